@@ -1,0 +1,8 @@
+//! Numbers and buffers of the media path; no codec, no socket.
+
+pub mod frame;
+pub mod jitter;
+pub mod level;
+pub mod playout;
+pub mod rtcp;
+pub mod rtp;
