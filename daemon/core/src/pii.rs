@@ -80,7 +80,10 @@ impl BoxKey {
     /// HMAC-SHA256 over `domain`, a zero byte and `text`, cut to 16 bytes; `domain` keeps the uses apart.
     #[must_use]
     pub fn hash(&self, domain: &str, text: &str) -> KeyedHash {
-        let mut mac = Hmac::<Sha256>::new(&self.0.into());
+        // HMAC pads a short key with zeros to its block of 64 bytes (RFC 2104): padded here, it cannot fail.
+        let mut block = [0_u8; 64];
+        block[..32].copy_from_slice(&self.0);
+        let mut mac = Hmac::<Sha256>::new(&block.into());
         mac.update(domain.as_bytes());
         mac.update(&[0]);
         mac.update(text.as_bytes());

@@ -4,4 +4,5 @@ pub mod admission;
 pub mod cost;
 pub mod language;
 pub mod machine;
+pub mod milestones;
 pub mod outcome;
