@@ -1,11 +1,22 @@
 //! The configuration as the program uses it: parsed once, every value in its own type.
 //!
-//! [`file`] is the shape of the TOML, [`check`] turns it into a [`Config`] or into every problem at once.
-//! Nothing here reads a file or an environment: the shell hands the text and the secrets in.
+//! [`check::read`] turns the text of the file into a [`Config`] or into every problem at once; what it found out
+//! is written down by [`Config::effective_toml`]. Nothing here reads a file or an environment: the shell hands
+//! the text, the secrets and a way to load files in.
 
 pub mod check;
-pub mod file;
 pub mod problem;
+
+mod cross;
+mod effective;
+mod file;
+mod sections;
+mod texts;
+mod values;
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod whole_files;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +26,41 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::call::cost::PriceTable;
+use problem::Note;
+
+/// Every secret by its name; a trunk's password, `trunk_NAME_password`, comes on top.
+///
+/// Each is a systemd credential of that name, or `SAUTI_` and the name in upper case in the environment.
+pub const SECRETS: [&str; 10] = [
+    "whatsapp_access_token",
+    "whatsapp_app_secret",
+    "whatsapp_verify_token",
+    "openai_api_key",
+    "openai_webhook_secret",
+    "upstream_url",
+    "admin_token",
+    "carrier_token",
+    "gemini_api_key",
+    "box_key",
+];
+
+/// Environment variables of the system that this one replaces, and what takes the place of each.
+pub const FORMER_NAMES: [(&str, &str); 14] = [
+    ("OPENAI_API_KEY", "give the secret openai_api_key (SAUTI_OPENAI_API_KEY)"),
+    ("OPENAI_ORG_ID", "write organization under [openai]"),
+    ("OPENAI_PROJECT_ID", "write project under [openai]"),
+    ("OPENAI_WEBHOOK_SECRET", "give the secret openai_webhook_secret (SAUTI_OPENAI_WEBHOOK_SECRET)"),
+    ("OPENAI_REALTIME_MODEL", "write model under [openai]"),
+    ("WHATSAPP_ACCESS_TOKEN", "give the secret whatsapp_access_token (SAUTI_WHATSAPP_ACCESS_TOKEN)"),
+    ("WABA_ACCESS_TOKEN", "give the secret whatsapp_access_token (SAUTI_WHATSAPP_ACCESS_TOKEN)"),
+    ("WHATSAPP_PHONE_NUMBER_ID", "write phone_number_id under [whatsapp]"),
+    ("WABA_PHONE_NUMBER_ID", "write phone_number_id under [whatsapp]"),
+    ("WA_VERIFY_TOKEN", "give the secret whatsapp_verify_token (SAUTI_WHATSAPP_VERIFY_TOKEN)"),
+    ("WA_APP_SECRET", "give the secret whatsapp_app_secret (SAUTI_WHATSAPP_APP_SECRET)"),
+    ("WHATSAPP_APP_SECRET", "give the secret whatsapp_app_secret (SAUTI_WHATSAPP_APP_SECRET)"),
+    ("MEDIA_SERVER_URL", "nothing takes its place: the media path is part of this program"),
+    ("PORT", "write public under [http]"),
+];
 
 /// Everything the daemon needs to know, checked.
 #[derive(Debug, Clone)]
@@ -37,6 +83,14 @@ pub struct Config {
     pub agent: Agent,
     /// `[ledger]`: where the rows are kept.
     pub ledger: Ledger,
+    /// `[upstream]`: absent = nothing leaves the box.
+    pub upstream: Option<Upstream>,
+    /// `[[trunk]]`.
+    pub trunks: Vec<Trunk>,
+    /// Which secrets were given, by name; never the secrets.
+    pub secrets: BTreeMap<String, bool>,
+    /// What the operator should know although nothing keeps the box from starting.
+    pub notes: Vec<Note>,
 }
 
 /// `[node]`.
@@ -98,8 +152,56 @@ pub struct Http {
     pub tls: Option<TlsFiles>,
     /// Extra roots to trust beside the system's, PEM files.
     pub extra_roots: Vec<PathBuf>,
-    /// How the world reaches this box.
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// How the world reaches this box, without a trailing slash.
     pub public_url: Option<String>,
+    /// Bearer token of the admin listener; always there when that is bound beyond this machine.
+    pub admin_token: Option<SecretString>,
+}
+
+/// A range of addresses in CIDR form; a single address is a range of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Reads `10.0.0.0/8`, `fd00::/8` or a single address.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= longest)?,
+            None => longest,
+        };
+        Some(Self { address, prefix })
+    }
+
+    /// True when `address` lies in this range; an IPv4 address mapped into IPv6 counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                (u32::from(own) ^ u32::from(other)) & mask == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                (u128::from(own) ^ u128::from(other)) & mask == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
 }
 
 /// The two PEM files of a TLS listener.
@@ -120,8 +222,10 @@ pub struct Media {
     pub advertise: Vec<IpAddr>,
     /// UDP ports for calls, inclusive.
     pub ports: (u16, u16),
-    /// Lanes; 0 = cores - 1, at least one.
+    /// Lanes as configured; 0 = cores - 1, at least one. See `lanes`.
     pub threads: usize,
+    /// Lanes as they are started.
+    pub lanes: usize,
     /// Opus target, bit/s.
     pub opus_bitrate: u32,
     /// Opus effort, 0 to 10.
@@ -152,6 +256,10 @@ pub struct Limits {
 pub struct WhatsApp {
     /// The number's id at Graph.
     pub phone_number_id: String,
+    /// The app's id; needed only to register the webhook.
+    pub app_id: Option<String>,
+    /// The business account's id; needed only to register the webhook's fields.
+    pub waba_id: Option<String>,
     /// Base address of Graph, without a trailing slash.
     pub graph_url: String,
     /// Version segment, `v26.0`.
@@ -193,6 +301,27 @@ pub struct OpenAi {
     pub turn: Turn,
     /// The key.
     pub api_key: SecretString,
+}
+
+impl OpenAi {
+    /// Where a session is opened: the `ws(s)` twin of [`OpenAi::url`] with `/realtime` and the model.
+    #[must_use]
+    pub fn realtime_url(&self) -> String {
+        let base = match self.url.split_once("://") {
+            Some(("https", rest)) => format!("wss://{rest}"),
+            Some(("http", rest)) => format!("ws://{rest}"),
+            _ => self.url.clone(),
+        };
+        let mut model = String::new();
+        for byte in self.model.bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                model.push(char::from(byte));
+            } else {
+                model.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        format!("{base}/realtime?model={model}")
+    }
 }
 
 /// `[openai.turn]`: every value is sent, none is left to the server's default.
@@ -247,4 +376,53 @@ pub struct Texts {
 pub struct Ledger {
     /// The SQLite file.
     pub path: PathBuf,
+}
+
+/// `[upstream]`.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Kinds of rows that may leave the box.
+    pub send: Vec<String>,
+    /// Postgres schema.
+    pub schema: String,
+}
+
+/// `[[trunk]]`.
+#[derive(Debug, Clone)]
+pub struct Trunk {
+    /// Names it in log, metrics and the name of its password.
+    pub name: String,
+}
+
+impl Trunk {
+    /// The name of the secret that holds this trunk's password.
+    #[must_use]
+    pub fn password_name(&self) -> String {
+        format!("trunk_{}_password", self.name.replace('-', "_").to_ascii_lowercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_its_own_addresses_and_no_others() {
+        let holds = |network: &str, address: &str| Network::parse(network).unwrap().contains(address.parse().unwrap());
+        assert!(holds("10.0.0.0/8", "10.255.1.2"));
+        assert!(!holds("10.0.0.0/8", "11.0.0.1"));
+        assert!(holds("10.0.0.0/8", "::ffff:10.1.1.1"));
+        assert!(holds("0.0.0.0/0", "203.0.113.9"));
+        assert!(holds("192.0.2.7", "192.0.2.7"));
+        assert!(!holds("192.0.2.7", "192.0.2.8"));
+        assert!(holds("fd00::/8", "fdff::1"));
+        assert!(!holds("fd00::/8", "fe80::1"));
+        assert!(!holds("fd00::/8", "10.0.0.1"));
+        assert_eq!(Network::parse("10.0.0.0/33"), None);
+    }
+
+    #[test]
+    fn a_trunks_password_name_has_no_dash() {
+        assert_eq!(Trunk { name: "mtn-rw".to_owned() }.password_name(), "trunk_mtn_rw_password");
+    }
 }

@@ -1,0 +1,90 @@
+//! What only shows when sections are seen together: contradictions are problems, doubts are notes.
+//!
+//! A key that has a problem of its own is not compared with others: a stand-in would be judged.
+
+use super::file::Book;
+use super::{Config, values};
+
+/// Judges a configuration after its single values.
+pub(super) fn judge(config: &Config, book: &Book<'_>) {
+    ports(config, book);
+    languages(config, book);
+    doors(config, book);
+    model(config, book);
+    not_yet(config, book);
+}
+
+fn ports(config: &Config, book: &Book<'_>) {
+    let (first, last) = config.media.ports;
+    let count = usize::from(last - first) + 1;
+    if count < config.limits.max_calls && book.is_sound(&["media.ports", "limits.max_calls"]) {
+        let reason = format!(
+            "\"{first}-{last}\" has {count} ports for limits.max_calls = {}; each call needs one",
+            config.limits.max_calls
+        );
+        book.problem("media.ports", book.place("media.ports"), reason, "widen the range or lower max_calls");
+    }
+}
+
+fn languages(config: &Config, book: &Book<'_>) {
+    let sound = book.is_sound(&["node.languages", "agent"]);
+    if !sound || config.node.languages.iter().any(|language| config.agent.texts.contains_key(language)) {
+        return;
+    }
+    let served: Vec<_> = config.node.languages.iter().map(|language| language.code()).collect();
+    let tables: Vec<_> = config.agent.texts.keys().map(|language| language.code()).collect();
+    let reason = format!("has texts for {}, and node.languages are {}", tables.join(", "), served.join(", "));
+    let fix = format!("write a table for one of them: [agent.{}]", served.first().copied().unwrap_or("en"));
+    book.problem("agent", book.place("agent"), reason, fix);
+}
+
+fn doors(config: &Config, book: &Book<'_>) {
+    match (&config.whatsapp, &config.openai) {
+        (Some(_), None) if book.is_sound(&["openai"]) => {
+            book.problem("openai", None, "is missing; [whatsapp] has nobody to answer with", "add the line [openai]");
+        }
+        (None, _) => book.note("whatsapp", "is not configured, so no call will reach this box"),
+        (Some(_), _) => {}
+    }
+}
+
+fn model(config: &Config, book: &Book<'_>) {
+    let Some(openai) = &config.openai else { return };
+    let retired = ["gpt-realtime", "gpt-realtime-2025-08-28", "gpt-realtime-mini", "gpt-realtime-mini-2025-12-15"];
+    if retired.contains(&openai.model.as_str()) {
+        book.note("openai.model", format!("{} is announced to shut down on 2027-01-20", openai.model));
+    } else if openai.model.starts_with("gpt-4o-realtime-preview") || openai.model == "gpt-5-realtime" {
+        book.note("openai.model", format!("{} is not served any more, or never was", openai.model));
+    }
+    for (key, model) in [("openai.model", Some(&openai.model)), ("openai.transcription", openai.transcription.as_ref())]
+    {
+        if let Some(model) = model.filter(|model| config.prices.model(model).is_none()) {
+            let text = format!("no price is known for {model}: costs show as ? until a [[price]] names it");
+            book.note(key, text);
+        }
+    }
+    if !openai.turn.create_response {
+        book.note("openai.turn.create_response", "is false: the model will not answer what callers say");
+    }
+    if !openai.turn.interrupt_response {
+        let text = "is false: callers cannot interrupt, as this version leaves interruptions to the server";
+        book.note("openai.turn.interrupt_response", text);
+    }
+    if config.limits.max_call > std::time::Duration::from_secs(30 * 60) {
+        let text = format!(
+            "{} is long; every answer is billed with the whole talk before it",
+            values::written(config.limits.max_call)
+        );
+        book.note("limits.max_call", text);
+    }
+}
+
+/// Sections whose names are fixed but which this version does not act on: said aloud, never silently ignored.
+fn not_yet(config: &Config, book: &Book<'_>) {
+    if config.upstream.is_some() {
+        book.note("upstream", "is read but not acted on: this version keeps the ledger on the box");
+    }
+    if !config.trunks.is_empty() {
+        book.note("trunk", "is read but not acted on: this version has no SIP trunks");
+    }
+}

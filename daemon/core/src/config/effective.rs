@@ -1,0 +1,199 @@
+//! The configuration written back as TOML, defaults filled in: what `sauti check` prints.
+//!
+//! Secrets appear by name with `set` or `missing`, as comments; reading the text again gives the same
+//! configuration, except that `instructions_file` has become its content.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::values::written;
+use super::{Config, Detection, Language};
+
+impl Config {
+    /// The effective configuration, without any secret.
+    #[must_use]
+    pub fn effective_toml(&self) -> String {
+        let mut page = Page::default();
+        self.write_box(&mut page);
+        self.write_doors(&mut page);
+        self.write_rest(&mut page);
+        page.heading("secrets, by name");
+        for (name, given) in &self.secrets {
+            page.line(&format!("# {name}: {}", if *given { "set" } else { "missing" }));
+        }
+        page.text
+    }
+
+    fn write_box(&self, page: &mut Page) {
+        page.table("[node]");
+        page.text("id", &self.node.id);
+        page.value("workers", self.node.workers);
+        page.text("country", &self.node.country);
+        page.list("languages", self.node.languages.iter().map(|language| language.code()));
+        page.table("[http]");
+        page.text("public", self.http.public);
+        page.text("admin", self.http.admin);
+        if let Some(tls) = &self.http.tls {
+            page.text("certificate", tls.certificate.display());
+            page.text("key", tls.key.display());
+        }
+        page.list("extra_roots", self.http.extra_roots.iter().map(|path| path.display()));
+        page.list("trusted_proxies", &self.http.trusted_proxies);
+        page.optional("public_url", self.http.public_url.as_ref());
+        page.table("[media]");
+        page.text("bind", self.media.bind);
+        page.list("advertise", &self.media.advertise);
+        page.text("ports", format!("{}-{}", self.media.ports.0, self.media.ports.1));
+        page.line(&format!("threads = {}    # {} lanes", self.media.threads, self.media.lanes));
+        page.value("opus_bitrate", self.media.opus_bitrate);
+        page.value("opus_complexity", self.media.opus_complexity);
+        page.duration("port_drain", self.media.port_drain);
+        page.table("[limits]");
+        page.value("max_calls", self.limits.max_calls);
+        page.duration("max_call", self.limits.max_call);
+        page.duration("connect_within", self.limits.connect_within);
+        page.duration("no_media", self.limits.no_media);
+        page.duration("model_silence", self.limits.model_silence);
+        page.duration("drain", self.limits.drain);
+    }
+
+    fn write_doors(&self, page: &mut Page) {
+        if let Some(whatsapp) = &self.whatsapp {
+            page.table("[whatsapp]");
+            page.text("phone_number_id", &whatsapp.phone_number_id);
+            page.optional("app_id", whatsapp.app_id.as_ref());
+            page.optional("waba_id", whatsapp.waba_id.as_ref());
+            page.text("graph_url", &whatsapp.graph_url);
+            page.text("graph_version", &whatsapp.graph_version);
+            page.duration("stale_after", whatsapp.stale_after);
+        }
+        let Some(openai) = &self.openai else { return };
+        page.table("[openai]");
+        page.text("url", &openai.url);
+        page.text("model", &openai.model);
+        page.text("voice", &openai.voice);
+        page.value("max_output_tokens", openai.max_output_tokens);
+        page.text("transcription", openai.transcription.as_deref().unwrap_or_default());
+        page.optional("noise_reduction", openai.noise_reduction.as_ref());
+        if let Some(idle_timeout) = openai.idle_timeout {
+            page.duration("idle_timeout", idle_timeout);
+        }
+        page.optional("reasoning", openai.reasoning.as_ref());
+        page.optional("organization", openai.organization.as_ref());
+        page.optional("project", openai.project.as_ref());
+        page.table("[openai.turn]");
+        match openai.turn.detection {
+            Detection::ServerVad { threshold, prefix, silence } => {
+                page.text("detection", "server_vad");
+                page.line(&format!("threshold = {threshold:?}"));
+                page.duration("prefix", prefix);
+                page.duration("silence", silence);
+            }
+            Detection::SemanticVad => page.text("detection", "semantic_vad"),
+        }
+        page.value("create_response", openai.turn.create_response);
+        page.value("interrupt_response", openai.turn.interrupt_response);
+    }
+
+    fn write_rest(&self, page: &mut Page) {
+        for (model, prices) in self.prices.iter() {
+            page.table("[[price]]");
+            page.text("model", model);
+            page.text("as_of", &prices.as_of);
+            for (key, price) in [
+                ("text_in", prices.text_in),
+                ("text_cached", prices.text_cached),
+                ("text_out", prices.text_out),
+                ("audio_in", prices.audio_in),
+                ("audio_cached", prices.audio_cached),
+                ("audio_out", prices.audio_out),
+                ("minute", prices.minute),
+            ] {
+                if let Some(price) = price {
+                    page.value(key, price);
+                }
+            }
+        }
+        page.table("[agent]");
+        page.text("instructions", &self.agent.instructions);
+        for (language, texts) in &self.agent.texts {
+            page.table(&format!("[agent.{}]", Language::code(*language)));
+            page.text("greeting", &texts.greeting);
+            page.text("apology", &texts.apology);
+            page.text("goodbye", &texts.goodbye);
+        }
+        page.table("[ledger]");
+        page.text("path", self.ledger.path.display());
+        if let Some(upstream) = &self.upstream {
+            page.table("[upstream]");
+            page.list("send", &upstream.send);
+            page.text("schema", &upstream.schema);
+        }
+        for trunk in &self.trunks {
+            page.table("[[trunk]]");
+            page.text("name", &trunk.name);
+        }
+    }
+}
+
+/// TOML being written, line by line.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn table(&mut self, name: &str) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        self.line(name);
+    }
+
+    fn heading(&mut self, words: &str) {
+        self.table(&format!("# {words}"));
+    }
+
+    fn value(&mut self, key: &str, value: impl Display) {
+        self.line(&format!("{key} = {value}"));
+    }
+
+    fn text(&mut self, key: &str, value: impl Display) {
+        self.value(key, quoted(&value.to_string()));
+    }
+
+    fn optional(&mut self, key: &str, value: Option<&String>) {
+        if let Some(value) = value {
+            self.text(key, value);
+        }
+    }
+
+    fn duration(&mut self, key: &str, value: Duration) {
+        self.text(key, written(value));
+    }
+
+    fn list(&mut self, key: &str, items: impl IntoIterator<Item = impl Display>) {
+        let items: Vec<_> = items.into_iter().map(|item| quoted(&item.to_string())).collect();
+        self.value(key, format!("[{}]", items.join(", ")));
+    }
+}
+
+/// A basic string of TOML, on one line.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\n' => quoted.push_str("\\n"),
+            control if control.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(control))),
+            _ => quoted.push(character),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,46 @@
+//! The words of a box that was given none: what the model is told, and the three texts in each language.
+
+use std::collections::BTreeMap;
+
+use super::{Language, Texts};
+
+/// What the model is told when `[agent]` says nothing else.
+pub(super) const INSTRUCTIONS: &str = "You answer this telephone line as its voice assistant. Callers hear you, they do not read: \
+     keep each answer to one or two short sentences, without lists, symbols or addresses spelled out. \
+     Stay in the language that the caller speaks. Ask one thing at a time, and repeat names, places and numbers \
+     back before you rely on them. When you do not know or cannot do something, say so plainly.";
+
+/// The texts of one language.
+pub(super) fn of(language: Language) -> Texts {
+    let (greeting, apology, goodbye) = match language {
+        Language::En => (
+            "Hello! How can I help you today?",
+            "Sorry, we could not take your call just now. Please call again in a few minutes, or write to us here.",
+            "The time for this call is over. Thank you for calling. Goodbye!",
+        ),
+        Language::Fr => (
+            "Bonjour ! Comment puis-je vous aider aujourd'hui ?",
+            "Désolé, nous n'avons pas pu prendre votre appel. Veuillez rappeler dans quelques minutes, \
+             ou écrivez-nous ici.",
+            "Le temps prévu pour cet appel est écoulé. Merci de votre appel. Au revoir !",
+        ),
+        Language::Rw => (
+            "Muraho! Nabafasha iki uyu munsi?",
+            "Mutubabarire, ntitwashoboye kwitaba telefone yanyu. Mwongere muhamagare mu minota mike, \
+             cyangwa mutwandikire hano.",
+            "Igihe cyagenewe iki kiganiro kirarangiye. Murakoze guhamagara. Murabeho!",
+        ),
+        Language::Sw => (
+            "Habari! Ninaweza kukusaidiaje leo?",
+            "Samahani, hatukuweza kupokea simu yako sasa hivi. Tafadhali piga tena baada ya dakika chache, \
+             au tuandikie hapa.",
+            "Muda wa simu hii umekwisha. Asante kwa kupiga simu. Kwaheri!",
+        ),
+    };
+    Texts { greeting: greeting.to_owned(), apology: apology.to_owned(), goodbye: goodbye.to_owned() }
+}
+
+/// The texts of all languages.
+pub(super) fn all() -> BTreeMap<Language, Texts> {
+    Language::ALL.into_iter().map(|language| (language, of(language))).collect()
+}
