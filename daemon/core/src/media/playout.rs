@@ -1,1 +1,506 @@
-//! To be written.
+//! What the caller will hear and what the caller has heard: the reservoir and the ledger behind it.
+//!
+//! The model sends audio several times faster than it is spoken. [`Playout`] holds what came early, hands out
+//! frames, and knows for every item how much of it the lane has really consumed; that figure is what an
+//! interruption is measured by (a response that the model calls done may still have twenty seconds to go).
+//! It holds no ring and no atomic: the call task moves the frames and passes the lane's count in.
+//! It decides nothing about the model: [`crate::ai::session`] does.
+
+use std::collections::VecDeque;
+
+use super::frame::{FRAME_SAMPLES, Frame, SAMPLES_PER_MS};
+
+/// Samples that one output token of the model stands for: 50 ms.
+pub const SAMPLES_PER_TOKEN: u64 = 50 * SAMPLES_PER_MS;
+/// The most that `[openai] max_output_tokens` may be.
+pub const MAX_OUTPUT_TOKENS: u16 = 4096;
+/// Items held at one time; the model has no reason for more, and each costs memory beside its audio.
+pub const MAX_ITEMS: usize = 64;
+/// Deltas are joined into chunks of up to this many samples, so that tiny ones cost no chunk each.
+const CHUNK_SAMPLES: usize = 10 * FRAME_SAMPLES;
+
+/// The most audio that a reservoir holds for a given `max_output_tokens`, in bytes of PCM.
+#[must_use]
+pub const fn worst_case_bytes(max_output_tokens: u16) -> u64 {
+    max_output_tokens as u64 * SAMPLES_PER_TOKEN * 2
+}
+
+// 51.2 s of speech at the default, and what the highest allowed setting can cost a call.
+const _: () = assert!(worst_case_bytes(1024) == 2_457_600);
+const _: () = assert!(worst_case_bytes(MAX_OUTPUT_TOKENS) <= 10 * 1024 * 1024);
+
+/// How many frames of an epoch a lane has consumed, as the one word that lane and call task share.
+///
+/// One word, because the pair must be read whole: a count of one epoch must never meet another's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Consumed {
+    /// The epoch that the lane plays.
+    pub epoch: u32,
+    /// Frames of that epoch taken so far; starts at 0 with each epoch.
+    pub frames: u32,
+}
+
+impl Consumed {
+    /// Packs the pair for an atomic: epoch in the upper half.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        (self.epoch as u64) << 32 | self.frames as u64
+    }
+
+    /// Reads the pair back.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "each half is cut out on purpose")]
+    pub const fn unpack(word: u64) -> Self {
+        Self { epoch: (word >> 32) as u32, frames: word as u32 }
+    }
+}
+
+/// Where a piece of audio belongs.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// The response, as the session counts them; later responses play later.
+    pub response: u64,
+    /// The item within the conversation.
+    pub item_id: &'a str,
+    /// The item's place within its response; lower ones play first.
+    pub output_index: u32,
+    /// The content part within the item.
+    pub content_index: u32,
+}
+
+/// What became of a piece of audio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// It is held.
+    Stored,
+    /// It would have gone over the bound and none of it is held; the response is to be cancelled and what follows of
+    /// it dropped. What the item held before still plays.
+    Overflow {
+        /// Audio held for the item, milliseconds.
+        received_ms: u64,
+    },
+}
+
+/// An item that the caller heard to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The item.
+    pub item_id: String,
+    /// The content part.
+    pub content_index: u32,
+    /// Its length, milliseconds.
+    pub received_ms: u64,
+}
+
+/// An item that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The item.
+    pub item_id: String,
+    /// The content part.
+    pub content_index: u32,
+    /// What the lane had consumed of it, whole milliseconds; never more than `received_ms`. 0 = never heard.
+    pub heard_ms: u64,
+    /// What had come of it, whole milliseconds.
+    pub received_ms: u64,
+}
+
+/// The result of a flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flushed {
+    /// The epoch from now on; the lane drops frames of any other.
+    pub epoch: u32,
+    /// Items that were not heard to their end, in playing order.
+    pub cuts: Vec<Cut>,
+}
+
+/// Audio of one content part.
+#[derive(Debug)]
+struct Item {
+    key: u64,
+    response: u64,
+    output_index: u32,
+    content_index: u32,
+    id: String,
+    chunks: VecDeque<Vec<i16>>,
+    /// Samples of the first chunk that were handed out.
+    offset: usize,
+    /// First half of a sample whose second half comes with the next delta.
+    odd: Option<u8>,
+    /// Samples that came, were handed out, were heard.
+    received: u64,
+    taken: u64,
+    heard: u64,
+    /// No more audio will come: the last frame may be padded.
+    ended: bool,
+    /// The model is done with it: once heard it is finished.
+    closed: bool,
+}
+
+impl Item {
+    const fn order(&self) -> (u64, u32, u32) {
+        (self.response, self.output_index, self.content_index)
+    }
+
+    const fn pending(&self) -> u64 {
+        self.received - self.taken
+    }
+
+    /// Adds PCM (little endian), joining a sample that was torn between two deltas.
+    fn append(&mut self, pcm: &[u8]) {
+        let mut bytes = pcm;
+        let mut head = None;
+        if let Some(low) = self.odd
+            && let Some((high, rest)) = bytes.split_first()
+        {
+            head = Some(i16::from_le_bytes([low, *high]));
+            self.odd = None;
+            bytes = rest;
+        }
+        let pairs = bytes.chunks_exact(2);
+        if let [last] = pairs.remainder() {
+            self.odd = Some(*last);
+        }
+        let count = pairs.len() + usize::from(head.is_some());
+        if count == 0 {
+            return;
+        }
+        let samples = head.into_iter().chain(pairs.map(|pair| match pair {
+            [low, high] => i16::from_le_bytes([*low, *high]),
+            _ => 0,
+        }));
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.len() + count <= CHUNK_SAMPLES => chunk.extend(samples),
+            _ => {
+                let mut chunk = Vec::with_capacity(count);
+                chunk.extend(samples);
+                self.chunks.push_back(chunk);
+            }
+        }
+        self.received += count as u64;
+    }
+
+    /// Moves up to one frame out; returns how many samples it holds, the rest is silence.
+    fn take(&mut self, out: &mut [i16; FRAME_SAMPLES]) -> usize {
+        let mut filled = 0;
+        while filled < FRAME_SAMPLES {
+            let Some(chunk) = self.chunks.front() else { break };
+            let left = chunk.get(self.offset..).unwrap_or_default();
+            let count = left.len().min(FRAME_SAMPLES - filled);
+            for (to, from) in out.iter_mut().skip(filled).zip(left.iter().take(count)) {
+                *to = *from;
+            }
+            filled += count;
+            self.offset += count;
+            if self.offset >= chunk.len() {
+                self.chunks.pop_front();
+                self.offset = 0;
+            }
+        }
+        out.iter_mut().skip(filled).for_each(|sample| *sample = 0);
+        self.taken += filled as u64;
+        filled
+    }
+
+    const fn is_heard(&self) -> bool {
+        self.heard == self.received
+    }
+}
+
+/// Frames of one item that were handed out and not yet consumed; only the last of them may be partly padding.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    key: u64,
+    frames: u32,
+    samples: u64,
+}
+
+/// The reservoir and ledger of one call. It outlives a session that breaks, so that epochs never repeat.
+#[derive(Debug)]
+pub struct Playout {
+    limit: u64,
+    epoch: u32,
+    /// In playing order.
+    items: VecDeque<Item>,
+    runs: VecDeque<Run>,
+    /// The item that the last frame came from.
+    current: Option<u64>,
+    /// Frames of this epoch.
+    pushed: u32,
+    consumed: u32,
+    /// Samples held and not handed out.
+    pending: u64,
+    finished: VecDeque<Finished>,
+    next_key: u64,
+}
+
+impl Playout {
+    /// An empty reservoir in epoch 1, bounded by what one response of `max_output_tokens` can hold.
+    #[must_use]
+    pub fn new(max_output_tokens: u16) -> Self {
+        Self {
+            limit: u64::from(max_output_tokens.clamp(1, MAX_OUTPUT_TOKENS)) * SAMPLES_PER_TOKEN,
+            epoch: 1,
+            items: VecDeque::new(),
+            runs: VecDeque::new(),
+            current: None,
+            pushed: 0,
+            consumed: 0,
+            pending: 0,
+            finished: VecDeque::new(),
+            next_key: 0,
+        }
+    }
+
+    /// The epoch that frames are stamped with; the lane must play this one. Starts at 1.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Takes PCM of the model: signed 16 bit, little endian, 24 kHz, cut anywhere, also within a sample.
+    pub fn receive(&mut self, part: Part<'_>, pcm: &[u8]) -> Received {
+        if pcm.is_empty() {
+            return Received::Stored;
+        }
+        let found = self.items.iter_mut().find(|item| {
+            item.response == part.response && item.content_index == part.content_index && item.id == part.item_id
+        });
+        let coming = pcm.len() as u64 / 2 + 1;
+        let full = self.pending + coming > self.limit + 1;
+        if let Some(item) = found {
+            if full {
+                item.ended = true;
+                return Received::Overflow { received_ms: item.received / SAMPLES_PER_MS };
+            }
+            let before = item.received;
+            item.append(pcm);
+            self.pending += item.received - before;
+            return Received::Stored;
+        }
+        if full || self.items.len() >= MAX_ITEMS {
+            return Received::Overflow { received_ms: 0 };
+        }
+        let mut item = Item {
+            key: self.next_key,
+            response: part.response,
+            output_index: part.output_index,
+            content_index: part.content_index,
+            id: part.item_id.to_owned(),
+            chunks: VecDeque::new(),
+            offset: 0,
+            odd: None,
+            received: 0,
+            taken: 0,
+            heard: 0,
+            ended: false,
+            closed: false,
+        };
+        self.next_key += 1;
+        item.append(pcm);
+        self.pending += item.received;
+        let place = self.items.iter().position(|other| other.order() > item.order()).unwrap_or(self.items.len());
+        self.items.insert(place, item);
+        Received::Stored
+    }
+
+    /// All audio of an item has come: its last frame may go out padded.
+    pub fn end_item(&mut self, item_id: &str, content_index: u32) {
+        for item in self.items.iter_mut().filter(|item| item.id == item_id && item.content_index == content_index) {
+            item.ended = true;
+        }
+    }
+
+    /// The model is done with an item.
+    pub fn close_item(&mut self, item_id: &str) {
+        for item in self.items.iter_mut().filter(|item| item.id == item_id) {
+            item.ended = true;
+            item.closed = true;
+        }
+        self.sweep();
+    }
+
+    /// The model is done with a response and with all of its items.
+    pub fn close_response(&mut self, response: u64) {
+        for item in self.items.iter_mut().filter(|item| item.response == response) {
+            item.ended = true;
+            item.closed = true;
+        }
+        self.sweep();
+    }
+
+    /// Writes the next frame, stamped with the epoch, and counts it as given to the lane; false when there is none.
+    ///
+    /// A frame is whole except at the end of an item, where silence fills it. Items play in the order of their
+    /// `output_index`; one that runs dry while a later one already has audio is taken to be over.
+    /// The caller must have room for the frame before it asks: a frame dropped here is counted as heard later.
+    #[must_use]
+    pub fn next_frame(&mut self, frame: &mut Frame) -> bool {
+        let Some(index) = self.pick() else { return false };
+        let Some(item) = self.items.get_mut(index) else { return false };
+        let samples = item.take(&mut frame.samples) as u64;
+        frame.epoch = self.epoch;
+        self.current = Some(item.key);
+        self.pending -= samples;
+        self.pushed += 1;
+        match self.runs.back_mut() {
+            Some(run) if run.key == item.key && run.samples == u64::from(run.frames) * FRAME_SAMPLES as u64 => {
+                run.frames += 1;
+                run.samples += samples;
+            }
+            _ => self.runs.push_back(Run { key: item.key, frames: 1, samples }),
+        }
+        true
+    }
+
+    /// The item that the next frame comes from.
+    fn pick(&self) -> Option<usize> {
+        let current = self.items.iter().position(|item| Some(item.key) == self.current && item.pending() > 0);
+        let index = current.or_else(|| self.items.iter().position(|item| item.pending() > 0))?;
+        let item = self.items.get(index)?;
+        let whole = item.pending() >= FRAME_SAMPLES as u64;
+        (whole || item.ended || self.pending > item.pending()).then_some(index)
+    }
+
+    /// Takes the lane's count. Counts of another epoch, older counts and counts beyond what was handed out change
+    /// nothing that was not heard.
+    pub fn consumed(&mut self, consumed: Consumed) {
+        if consumed.epoch != self.epoch {
+            return;
+        }
+        let mut frames = consumed.frames.min(self.pushed).saturating_sub(self.consumed);
+        if frames == 0 {
+            return;
+        }
+        self.consumed += frames;
+        while frames > 0 {
+            let Some(run) = self.runs.front_mut() else { break };
+            let count = frames.min(run.frames);
+            let samples = run.samples.min(u64::from(count) * FRAME_SAMPLES as u64);
+            if let Some(item) = self.items.iter_mut().find(|item| item.key == run.key) {
+                item.heard += samples;
+            }
+            frames -= count;
+            run.frames -= count;
+            run.samples -= samples;
+            if run.frames == 0 {
+                self.runs.pop_front();
+            }
+        }
+        self.sweep();
+    }
+
+    /// Moves items that are closed and heard to the finished ones.
+    fn sweep(&mut self) {
+        while let Some(place) = self.items.iter().position(|item| item.closed && item.is_heard()) {
+            let Some(item) = self.items.remove(place) else { return };
+            self.finish(item);
+        }
+    }
+
+    fn finish(&mut self, item: Item) {
+        if item.received > 0 {
+            self.finished.push_back(Finished {
+                item_id: item.id,
+                content_index: item.content_index,
+                received_ms: item.received / SAMPLES_PER_MS,
+            });
+        }
+    }
+
+    /// The next item that was heard to its end, in the order in which they ended.
+    pub fn next_finished(&mut self) -> Option<Finished> {
+        self.finished.pop_front()
+    }
+
+    /// Throws away all that was not consumed and starts a new epoch; `None` when there was nothing to cut.
+    ///
+    /// Pass the lane's latest count to [`Playout::consumed`] first: it decides what was heard.
+    pub fn flush(&mut self) -> Option<Flushed> {
+        if self.items.is_empty() && self.ahead() == 0 {
+            return None;
+        }
+        self.epoch = self.epoch.wrapping_add(1);
+        self.pushed = 0;
+        self.consumed = 0;
+        self.pending = 0;
+        self.current = None;
+        self.runs.clear();
+        let mut cuts = Vec::new();
+        for item in std::mem::take(&mut self.items) {
+            if item.ended && item.is_heard() {
+                self.finish(item);
+            } else {
+                cuts.push(Cut {
+                    heard_ms: item.heard / SAMPLES_PER_MS,
+                    received_ms: item.received / SAMPLES_PER_MS,
+                    content_index: item.content_index,
+                    item_id: item.id,
+                });
+            }
+        }
+        Some(Flushed { epoch: self.epoch, cuts })
+    }
+
+    /// Frames that the lane has been given and has not consumed; top up while this is below the lead.
+    ///
+    /// Right after a flush the ring may still hold as many stale frames, so it needs room for twice the lead.
+    #[must_use]
+    pub const fn ahead(&self) -> u32 {
+        self.pushed - self.consumed
+    }
+
+    /// Audio held and not handed out, milliseconds.
+    #[must_use]
+    pub const fn depth_ms(&self) -> u64 {
+        self.pending / SAMPLES_PER_MS
+    }
+
+    /// Audio that the caller has still to hear, milliseconds: held or with the lane.
+    #[must_use]
+    pub const fn remaining_ms(&self) -> u64 {
+        self.depth_ms() + self.ahead() as u64 * (FRAME_SAMPLES as u64 / SAMPLES_PER_MS)
+    }
+
+    /// True when nothing is left to play and all that was handed out has been consumed.
+    #[must_use]
+    pub const fn is_drained(&self) -> bool {
+        self.pending == 0 && self.ahead() == 0
+    }
+
+    /// True while an item of the response is held.
+    #[must_use]
+    pub fn holds_response(&self, response: u64) -> bool {
+        self.items.iter().any(|item| item.response == response)
+    }
+
+    /// What was consumed of an item that is held, milliseconds; `None` when it is not.
+    #[must_use]
+    pub fn heard_ms(&self, item_id: &str, content_index: u32) -> Option<u64> {
+        let item = self.items.iter().find(|item| item.id == item_id && item.content_index == content_index)?;
+        Some(item.heard / SAMPLES_PER_MS)
+    }
+}
+
+/// The part of a transcript that was heard: cut in proportion, back to a word boundary.
+///
+/// Text and audio are not aligned on the wire, so the proportion is the best that can be said.
+#[must_use]
+pub fn heard_text(text: &str, heard_ms: u64, received_ms: u64) -> &str {
+    let text = text.trim();
+    if heard_ms >= received_ms {
+        return text;
+    }
+    let chars = text.chars().count() as u64;
+    let keep = chars.saturating_mul(heard_ms) / received_ms.max(1);
+    let end =
+        usize::try_from(keep).ok().and_then(|keep| text.char_indices().nth(keep)).map_or(text.len(), |(at, _)| at);
+    let (head, tail) = text.split_at(end);
+    if tail.starts_with(char::is_whitespace) {
+        return head.trim_end();
+    }
+    head.rfind(char::is_whitespace).and_then(|at| head.get(..at)).unwrap_or_default().trim_end()
+}
+
+#[cfg(test)]
+mod tests;
