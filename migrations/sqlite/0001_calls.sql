@@ -61,8 +61,9 @@ CREATE TABLE voice_events (
 
 CREATE INDEX idx_voice_events_call ON voice_events (call_id);
 
--- One row for each session with the model; a call that had to reconnect has several, told apart by `ordinal`.
--- Token classes do not overlap: `text_in` and `audio_in` are without their cached part.
+-- What each model did in each session: one row for the session's own model, one for a model that transcribes beside
+-- it. A call that had to reconnect has several sessions, told apart by `ordinal`. As on the wire, `*_cached` is a part
+-- of `*_in`; `metered_ms` is audio taken by a model that charges by time.
 CREATE TABLE openai_sessions (
     session_id         TEXT PRIMARY KEY NOT NULL,
     call_id            TEXT NOT NULL REFERENCES voice_calls (call_id),
@@ -77,8 +78,9 @@ CREATE TABLE openai_sessions (
     audio_in           INTEGER NOT NULL,
     audio_cached       INTEGER NOT NULL,
     audio_out          INTEGER NOT NULL,
+    metered_ms         INTEGER NOT NULL,
     cost_micro_usd     INTEGER CHECK (cost_micro_usd >= 0),
-    UNIQUE (call_id, ordinal)
+    UNIQUE (call_id, ordinal, model)
 ) STRICT;
 
 -- Turns as heard: of the agent's words only what left the box before it was interrupted.

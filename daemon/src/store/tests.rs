@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use sauti_core::call::cost::{Cost, ModelPrices, Price, PriceTable, Usage};
 use sauti_core::call::outcome::{Door, Fault};
 use sauti_core::config::Language;
 use sauti_core::pii::{CallerAddress, Pii};
-use sauti_core::record::{Direction, Speaker, TokenClasses};
+use sauti_core::record::{Direction, Speaker};
 use tempfile::TempDir;
 
 use super::*;
@@ -61,15 +62,22 @@ fn new_text(n: u8) -> NewText {
     NewText { text_id: text_id(n), address: address(), body: Pii::new(APOLOGY) }
 }
 
-fn session(ordinal: u32, cost_micro_usd: Option<u64>) -> SessionRow {
+/// A dollar a million: as many micro-dollars as tokens.
+fn dollars(micro: u64) -> Option<Cost> {
+    let mut prices = PriceTable::default();
+    prices.set("m", ModelPrices { audio_in: Some(Price::from_micro_usd(1_000_000)), ..ModelPrices::default() });
+    prices.cost("m", &Usage { audio_in: micro, ..Usage::default() })
+}
+
+fn session(ordinal: u32, cost: Option<Cost>) -> SessionRow {
     SessionRow {
         ordinal,
         openai_session_id: Some("sess_1".to_owned()),
         model: "gpt-realtime-2.1".to_owned(),
         opened_at: at(3),
         closed_at: None,
-        tokens: TokenClasses { audio_in: 10, ..TokenClasses::default() },
-        cost_micro_usd,
+        usage: Usage { audio_in: 10, duration: Duration::from_millis(70), ..Usage::default() },
+        cost,
     }
 }
 
@@ -194,9 +202,11 @@ async fn a_call_passes_its_stages_and_ends_with_one_row_one_outcome_and_one_outb
     }
     let fields = BTreeMap::from([("ms".to_owned(), serde_json::json!(412))]);
     it.store.event(id, EventRow { at: at(4), event: "WA_CALL_ACCEPTED".to_owned(), fields }).await.unwrap();
-    it.store.session(id, session(0, Some(1_500))).await.unwrap();
-    it.store.session(id, session(0, Some(2_500))).await.unwrap();
-    it.store.session(id, session(1, Some(100))).await.unwrap();
+    it.store.session(id, session(0, dollars(1_500))).await.unwrap();
+    it.store.session(id, session(0, dollars(2_500))).await.unwrap();
+    it.store.session(id, session(1, dollars(60))).await.unwrap();
+    let beside = SessionRow { model: "gpt-transcribe".to_owned(), ..session(1, dollars(40)) };
+    it.store.session(id, beside).await.unwrap();
     assert_eq!(it.store.end(id, ended(Outcome::Completed)).await.unwrap(), Ended::Now);
     assert_eq!(it.one::<i64>("SELECT accepted_at FROM voice_calls"), at(4).as_millisecond());
     assert_eq!(it.one::<Option<i64>>("SELECT pre_accepted_at FROM voice_calls"), None);
@@ -204,7 +214,7 @@ async fn a_call_passes_its_stages_and_ends_with_one_row_one_outcome_and_one_outb
     assert_eq!(it.one::<String>("SELECT language FROM voice_calls"), "fr");
     assert!((it.one::<f64>("SELECT seconds FROM voice_calls") - 27.5).abs() < 1e-9);
     assert_eq!(it.one::<i64>("SELECT cost_micro_usd FROM voice_calls"), 2_600);
-    assert_eq!(it.one::<i64>("SELECT count(*) FROM openai_sessions"), 2);
+    assert_eq!(it.one::<i64>("SELECT count(*) FROM openai_sessions"), 3);
     assert_eq!(it.one::<String>("SELECT fields FROM voice_events"), r#"{"ms":412}"#);
     assert_eq!(it.one::<String>("SELECT row_key FROM outbox WHERE kind = 'voice_calls'"), id.to_string());
     assert_eq!(it.store.counts().live_calls, 0);
@@ -215,7 +225,7 @@ async fn a_call_passes_its_stages_and_ends_with_one_row_one_outcome_and_one_outb
 async fn cost_is_unknown_as_soon_as_one_session_is_and_nothing_for_a_call_without_a_session() {
     let it = Box::with_call(1).await;
     it.store.admit(new_call(2), None).await.unwrap();
-    it.store.session(call_id(1), session(0, Some(10))).await.unwrap();
+    it.store.session(call_id(1), session(0, dollars(10))).await.unwrap();
     it.store.session(call_id(1), session(1, None)).await.unwrap();
     for n in [1, 2] {
         it.store.end(call_id(n), ended(Outcome::Completed)).await.unwrap();
@@ -224,7 +234,7 @@ async fn cost_is_unknown_as_soon_as_one_session_is_and_nothing_for_a_call_withou
         |n| it.one::<Option<i64>>(&format!("SELECT cost_micro_usd FROM voice_calls WHERE call_id = '{}'", call_id(n)));
     assert_eq!((cost(1), cost(2)), (None, Some(0)));
     // The usage of the last response may come after the end.
-    it.store.session(call_id(1), session(1, Some(5))).await.unwrap();
+    it.store.session(call_id(1), session(1, dollars(5))).await.unwrap();
     it.settled().await;
     assert_eq!(cost(1), Some(15));
 }

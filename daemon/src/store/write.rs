@@ -1,8 +1,11 @@
 //! The rows of calls, as SQL. Every function runs inside a savepoint of the thread's transaction.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
 use rusqlite::{OptionalExtension, named_params, params};
+use sauti_core::call::cost::Cost;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::config::Language;
 use sauti_core::ids::CallId;
@@ -131,7 +134,7 @@ impl Ledger {
 
     pub(crate) fn turn(&mut self, call: CallId, row: &Turn) -> Result<(), Trouble> {
         let key = self.row_key(row.began_at)?;
-        let heard = row.heard.map(|heard| i64::try_from(heard.as_millis()).unwrap_or(i64::MAX));
+        let heard = row.heard.map(millis);
         let written = self
             .connection
             .prepare_cached(
@@ -154,18 +157,18 @@ impl Ledger {
 
     pub(crate) fn session(&mut self, call: CallId, row: &SessionRow) -> Result<(), Trouble> {
         let key = self.row_key(row.opened_at)?;
-        let tokens = row.tokens;
+        let usage = row.usage;
         let written = self
             .connection
             .prepare_cached(
                 "INSERT INTO openai_sessions VALUES (:key, :call, :ordinal, :openai_id, :model, :opened_at, :closed_at,
-                 :text_in, :text_cached, :text_out, :audio_in, :audio_cached, :audio_out, :cost)
-                 ON CONFLICT (call_id, ordinal) DO UPDATE SET
+                 :text_in, :text_cached, :text_out, :audio_in, :audio_cached, :audio_out, :metered, :cost)
+                 ON CONFLICT (call_id, ordinal, model) DO UPDATE SET
                  openai_session_id = coalesce(excluded.openai_session_id, openai_session_id),
                  closed_at = coalesce(excluded.closed_at, closed_at),
                  text_in = excluded.text_in, text_cached = excluded.text_cached, text_out = excluded.text_out,
                  audio_in = excluded.audio_in, audio_cached = excluded.audio_cached, audio_out = excluded.audio_out,
-                 cost_micro_usd = excluded.cost_micro_usd",
+                 metered_ms = excluded.metered_ms, cost_micro_usd = excluded.cost_micro_usd",
             )?
             .execute(named_params! {
                 ":key": key,
@@ -175,13 +178,14 @@ impl Ledger {
                 ":model": row.model,
                 ":opened_at": row.opened_at.as_millisecond(),
                 ":closed_at": row.closed_at.map(Timestamp::as_millisecond),
-                ":text_in": integer(tokens.text_in),
-                ":text_cached": integer(tokens.text_cached),
-                ":text_out": integer(tokens.text_out),
-                ":audio_in": integer(tokens.audio_in),
-                ":audio_cached": integer(tokens.audio_cached),
-                ":audio_out": integer(tokens.audio_out),
-                ":cost": row.cost_micro_usd.map(integer),
+                ":text_in": integer(usage.text_in),
+                ":text_cached": integer(usage.text_cached),
+                ":text_out": integer(usage.text_out),
+                ":audio_in": integer(usage.audio_in),
+                ":audio_cached": integer(usage.audio_cached),
+                ":audio_out": integer(usage.audio_out),
+                ":metered": millis(usage.duration),
+                ":cost": row.cost.map(Cost::micro_usd),
             });
         of_known_call(call, written)?;
         self.price(call)
@@ -318,6 +322,10 @@ impl Ledger {
 /// Token counts come from the network: beyond SQLite's integers they are cut.
 fn integer(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn of_known_call(call: CallId, written: Result<usize, rusqlite::Error>) -> Result<(), Trouble> {

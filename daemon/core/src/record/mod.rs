@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::call::cost::{Cost, Usage};
 use crate::call::outcome::{Door, Fault, Outcome, labels};
 use crate::config::Language;
 use crate::ids::CallId;
@@ -139,24 +140,9 @@ pub struct EventRow {
     pub fields: BTreeMap<String, serde_json::Value>,
 }
 
-/// Tokens by price class. The classes do not overlap: `*_in` excludes what was cached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TokenClasses {
-    /// Text read.
-    pub text_in: u64,
-    /// Text read from the cache.
-    pub text_cached: u64,
-    /// Text written.
-    pub text_out: u64,
-    /// Audio heard.
-    pub audio_in: u64,
-    /// Audio read from the cache.
-    pub audio_cached: u64,
-    /// Audio spoken.
-    pub audio_out: u64,
-}
-
-/// One session with the model: running totals, written again whenever they grow.
+/// What one model did in one session: running totals, written again whenever they grow.
+///
+/// A model that transcribes beside the session has a row of its own with the same `ordinal`.
 #[derive(Debug, Clone)]
 pub struct SessionRow {
     /// 0 for the first session of the call, 1 after the first reconnect.
@@ -165,14 +151,14 @@ pub struct SessionRow {
     pub openai_session_id: Option<String>,
     /// The model asked for.
     pub model: String,
-    /// When it was configured.
+    /// When the session was configured.
     pub opened_at: Timestamp,
     /// When it was closed.
     pub closed_at: Option<Timestamp>,
-    /// Tokens so far.
-    pub tokens: TokenClasses,
-    /// Their price in micro-USD; `None` = the model has no known price.
-    pub cost_micro_usd: Option<u64>,
+    /// What was used so far.
+    pub usage: Usage,
+    /// Its price; `None` = the model has no known price.
+    pub cost: Option<Cost>,
 }
 
 /// What one side said in one go, as heard by the other.
