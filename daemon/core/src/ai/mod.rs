@@ -1,4 +1,9 @@
 //! The conversation with the model, as decisions: OpenAI Realtime events and the session that they make.
+//!
+//! [`events`] reads what the server says, [`client`] writes what we say, [`verdict`] sorts errors, [`session`]
+//! decides. The socket is the shell's.
 
+pub mod client;
 pub mod events;
 pub mod session;
+pub mod verdict;

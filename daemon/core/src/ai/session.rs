@@ -1,1 +1,801 @@
-//! To be written.
+//! The machine of one session with the model: from the open socket to its end.
+//!
+//! It decides what is sent, when a response may be asked for, what an interruption cuts and what was really said.
+//! It owns no socket, no audio and no clock: messages and the [`Playout`] of the call are passed in, effects come
+//! out of [`Session::handle`] at once. Late, repeated and unknown events are normal and yield nothing; after the end
+//! nothing comes out. A session that broke is not revived: the call makes a new one and keeps its [`Playout`].
+
+mod responses;
+mod words;
+
+use std::time::{Duration, Instant};
+
+use self::responses::{Active, Ask, Responses};
+use self::words::Transcripts;
+use super::client::{ClientEvent, ResponseCreate, ResponseMetadata, SessionUpdate, word_for_word};
+use super::events::{self, EventError, Place, ResponseDone, ResponseStatus, ServerEvent, WireUsage};
+use super::verdict::{Code, ErrorClass, Failure, Loss, classify};
+use crate::call::outcome::labels;
+use crate::media::frame::SAMPLES_PER_MS;
+use crate::media::playout::{Consumed, Part, Playout, Received};
+use crate::now::Now;
+use crate::pii::Pii;
+
+/// How long an open socket may be silent before `session.created`.
+const CREATED_WITHIN: Duration = Duration::from_secs(3);
+/// Pause before a failed response is asked for once more.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Speech still to be heard that a goodbye waits for; more is cut off.
+const GOODBYE_WAITS_MS: u64 = 2000;
+/// A buffer that one huge delta blew up is not kept beyond this, bytes.
+const SCRATCH: usize = 256 * 1024;
+/// Bytes of PCM in a millisecond.
+const BYTES_PER_MS: u64 = 2 * SAMPLES_PER_MS;
+
+labels! {
+    /// A text that is said word for word.
+    Line {
+        /// Said first.
+        Greeting => "greeting",
+        /// Said last.
+        Goodbye => "goodbye",
+    }
+}
+
+labels! {
+    /// Who said something.
+    Speaker {
+        /// The person on the phone.
+        Caller => "caller",
+        /// The model.
+        Agent => "agent",
+    }
+}
+
+labels! {
+    /// Whose tokens they are; each is priced by its own model name.
+    Billed {
+        /// The speaking model.
+        Model => "model",
+        /// The transcription model.
+        Transcription => "transcription",
+    }
+}
+
+/// Something happened to the session.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The socket is open.
+    Opened,
+    /// The socket could not be opened.
+    NotOpened(Failure),
+    /// A text message came. Pass the lane's count before it, as a message may be an interruption.
+    Message(&'a str),
+    /// The socket is closed, with the close code and reason if there was a close frame.
+    Closed {
+        /// RFC 6455 §7.4.
+        code: Option<u16>,
+        /// Looked through for known words, never kept.
+        reason: &'a str,
+    },
+    /// The lane's count of consumed frames moved.
+    Consumed(Consumed),
+    /// Have this said word for word.
+    Say(Line, Pii),
+    /// [`Session::deadline`] has come.
+    Timer,
+    /// The call is over: what was said until now comes out as turns, then nothing more.
+    End,
+}
+
+/// What the driver has to do or to know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Send this.
+    Send(ClientEvent),
+    /// The session is configured.
+    Ready,
+    /// Audio was put into the reservoir.
+    Audio {
+        /// The first of its response.
+        first: bool,
+    },
+    /// What the lane holds is stale: it must play this epoch from now on.
+    Flush {
+        /// See [`Playout::epoch`].
+        epoch: u32,
+    },
+    /// The caller began to speak.
+    SpeechStarted,
+    /// The caller stopped speaking.
+    SpeechStopped,
+    /// The model begins to answer.
+    ResponseStarted,
+    /// The model is done with a response; the caller may still be hearing it.
+    ResponseDone {
+        /// How it ended.
+        status: ResponseStatus,
+        /// Why, where the server said so.
+        code: Option<Code>,
+    },
+    /// A line was heard to its end, or will not be.
+    LineOver {
+        /// Which.
+        line: Line,
+        /// Heard from its first word to its last.
+        complete: bool,
+    },
+    /// Somebody said something, and this much of it was heard.
+    Turn(Turn),
+    /// Tokens were used.
+    Usage(Billed, WireUsage),
+    /// Something odd, for a counter and a log line.
+    Odd(Odd),
+    /// There is no session any more. Turns may still follow, from [`Input::Consumed`] and [`Input::End`].
+    Failed(Failure),
+}
+
+/// One utterance, as heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Who spoke.
+    pub who: Speaker,
+    /// When it began: onset of the caller's speech, first frame of the agent's consumed.
+    pub began: Now,
+    /// The words. The agent's are cut to what the caller heard.
+    pub text: Pii,
+    /// The agent was cut off.
+    pub interrupted: bool,
+}
+
+/// Something that is counted and otherwise changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Odd {
+    /// A message that could not be taken.
+    Event(EventError),
+    /// An `error` event that does not end the session.
+    Error {
+        /// Its class.
+        class: ErrorClass,
+        /// `error.code`, else `error.type`.
+        code: Code,
+        /// The key of ours that it names.
+        param: Option<Code>,
+    },
+    /// The model sent more than a response may hold; it was cancelled.
+    Overflow,
+    /// The caller's words could not be transcribed.
+    NoTranscript(Code),
+}
+
+/// Which deadline is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// `session.created` did not come.
+    Created,
+    /// A failed response is asked for again.
+    Retry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Opening { since: Instant, created: bool },
+    Ready,
+    Failed,
+    Ended,
+}
+
+/// A `response.create` whose `response.created` has not come.
+#[derive(Debug)]
+struct Requested {
+    event_id: String,
+    ask: Ask,
+    since: Instant,
+}
+
+/// A line on its way to the caller's ear.
+#[derive(Debug)]
+struct Spoken {
+    line: Line,
+    /// The response that says it, once it is known.
+    response: Option<u64>,
+    /// Its `response.done` has come: with success or not.
+    done: Option<bool>,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    phase: Phase,
+    update: Option<SessionUpdate>,
+    /// The server answers turns by itself.
+    creates: bool,
+    /// The server cancels a response when the caller speaks.
+    interrupts: bool,
+    events_sent: u64,
+    last_event: Option<Instant>,
+    responses: Responses,
+    active: Option<Active>,
+    requested: Option<Requested>,
+    /// What is asked for once nothing is active.
+    wanted: Vec<Ask>,
+    /// A turn of the caller was committed and the server has not begun to answer it.
+    turn_owed: Option<Instant>,
+    retry: Option<(Instant, Ask)>,
+    /// Failed responses in a row.
+    failures: u8,
+    spoken: Option<Spoken>,
+    transcripts: Transcripts,
+    pcm: Vec<u8>,
+}
+
+impl Session {
+    /// A session that is being connected. `update` goes out as soon as the socket is open.
+    #[must_use]
+    pub fn new(update: SessionUpdate) -> Self {
+        Self {
+            phase: Phase::Connecting,
+            creates: update.creates_responses(),
+            interrupts: update.interrupts_responses(),
+            update: Some(update),
+            events_sent: 0,
+            last_event: None,
+            responses: Responses::default(),
+            active: None,
+            requested: None,
+            wanted: Vec::new(),
+            turn_owed: None,
+            retry: None,
+            failures: 0,
+            spoken: None,
+            transcripts: Transcripts::default(),
+            pcm: Vec::new(),
+        }
+    }
+
+    /// True once the session is configured and until it is lost or over: only then is audio to be appended.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// True when the model has nothing to say and the caller has heard all that it said.
+    #[must_use]
+    pub fn is_quiet(&self, playout: &Playout) -> bool {
+        let asked = self.requested.is_some() || self.retry.is_some() || !self.wanted.is_empty();
+        self.active.is_none() && !asked && self.turn_owed.is_none() && playout.is_drained()
+    }
+
+    /// Since when the server owes an event, counted anew with each event that comes; `None` when it owes none.
+    ///
+    /// It owes one from the open socket to `session.updated`, and from a `response.create` or a committed turn until
+    /// `response.done`.
+    #[must_use]
+    pub fn owes_event(&self) -> Option<Instant> {
+        let since = match self.phase {
+            Phase::Opening { since, .. } => Some(since),
+            Phase::Ready => {
+                let requested = self.requested.as_ref().map(|requested| requested.since);
+                let active = self.active.map(|active| active.since);
+                [requested, active, self.turn_owed].into_iter().flatten().min()
+            }
+            Phase::Connecting | Phase::Failed | Phase::Ended => None,
+        }?;
+        Some(self.last_event.map_or(since, |last| last.max(since)))
+    }
+
+    /// The next deadline and what it is for; derived from the state alone.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Instant, Timer)> {
+        let created = match self.phase {
+            Phase::Opening { since, created: false } => Some((since + CREATED_WITHIN, Timer::Created)),
+            _ => None,
+        };
+        let retry = self.retry.as_ref().map(|(at, _)| (*at, Timer::Retry));
+        [created, retry].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Takes one input and hands out what follows from it.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, playout: &mut Playout, out: &mut Vec<Effect>) {
+        match (self.phase, input) {
+            (Phase::Ended, _) => return,
+            (_, Input::Consumed(consumed)) => {
+                playout.consumed(consumed);
+                self.transcripts.note_heard(now, playout);
+            }
+            (_, Input::End) => {
+                self.end(now, playout, out);
+                return;
+            }
+            (Phase::Failed, _) => return,
+            (Phase::Connecting, Input::Opened) => self.opened(now, out),
+            (_, Input::Opened) => {}
+            (_, Input::NotOpened(failure)) => self.fail(failure, out),
+            (_, Input::Closed { code, reason }) => self.fail(Failure::from_close(code, reason), out),
+            (_, Input::Message(text)) => match events::read(text) {
+                Ok(event) => {
+                    self.last_event = Some(now.mono);
+                    self.event(now, event, playout, out);
+                }
+                Err(error) => out.push(Effect::Odd(Odd::Event(error))),
+            },
+            (_, Input::Say(line, text)) => self.say(now, line, text, playout, out),
+            (_, Input::Timer) => self.timer(now, out),
+        }
+        self.settle(now, playout, out);
+    }
+
+    fn opened(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.phase = Phase::Opening { since: now.mono, created: false };
+        if let Some(update) = self.update.take() {
+            let event_id = self.event_id("up");
+            out.push(Effect::Send(ClientEvent::SessionUpdate { event_id, session: Box::new(update) }));
+        }
+    }
+
+    fn event_id(&mut self, what: &str) -> String {
+        self.events_sent += 1;
+        format!("{what}_{}", self.events_sent)
+    }
+
+    fn event(&mut self, now: Now, event: ServerEvent<'_>, playout: &mut Playout, out: &mut Vec<Effect>) {
+        match event {
+            ServerEvent::SessionCreated => {
+                if let Phase::Opening { created, .. } = &mut self.phase {
+                    *created = true;
+                }
+            }
+            ServerEvent::SessionUpdated => {
+                if matches!(self.phase, Phase::Opening { .. }) {
+                    self.phase = Phase::Ready;
+                    out.push(Effect::Ready);
+                }
+            }
+            ServerEvent::SpeechStarted { item_id } => {
+                self.transcripts.caller_began(now, &item_id);
+                out.push(Effect::SpeechStarted);
+                self.interrupted(now, playout, out);
+            }
+            ServerEvent::SpeechStopped { .. } => out.push(Effect::SpeechStopped),
+            ServerEvent::Committed { item_id } => {
+                self.transcripts.caller_began(now, &item_id);
+                self.committed(now);
+            }
+            ServerEvent::CallerWords { item_id, transcript, usage } => {
+                if let Some(usage) = usage {
+                    out.push(Effect::Usage(Billed::Transcription, usage));
+                }
+                out.extend(self.transcripts.caller_said(now, &item_id, transcript.expose()).map(Effect::Turn));
+            }
+            ServerEvent::CallerWordsFailed { code } => out.push(Effect::Odd(Odd::NoTranscript(code))),
+            ServerEvent::ResponseCreated { response_id, client_event_id } => {
+                self.response_seen(now, &response_id, client_event_id.as_deref(), playout, out);
+            }
+            ServerEvent::Audio { place, delta } => self.audio(now, &place, delta.expose(), playout, out),
+            ServerEvent::AudioDone { place } => playout.end_item(&place.item_id, place.content_index),
+            ServerEvent::AgentWordsDelta { place, delta } => {
+                let response = self.response_seen(now, &place.response_id, None, playout, out);
+                self.transcripts.agent_says(response, &place, delta.expose());
+            }
+            ServerEvent::AgentWords { place, transcript } => {
+                let response = self.response_seen(now, &place.response_id, None, playout, out);
+                self.transcripts.agent_said(response, &place, transcript.expose());
+            }
+            ServerEvent::ItemDone { item_id } => playout.close_item(&item_id),
+            ServerEvent::ResponseDone(done) => self.response_done(now, &done, playout, out),
+            ServerEvent::Error { code, kind, param, event_id } => {
+                self.error(now, code, kind, param, event_id.as_deref(), out);
+            }
+            ServerEvent::Other => {}
+        }
+    }
+
+    /// The caller's turn is over; either the server answers it or we ask for the answer.
+    fn committed(&mut self, now: Now) {
+        if self.phase != Phase::Ready {
+            return;
+        }
+        if !self.creates {
+            if !self.wanted.contains(&Ask::Answer) {
+                self.wanted.push(Ask::Answer);
+            }
+        } else if self.active.is_none() {
+            // While a response runs the server may leave the turn unanswered, so then it owes nothing.
+            self.turn_owed = Some(now.mono);
+        }
+    }
+
+    /// The caller speaks: what was not heard yet is thrown away, here and at the server.
+    fn interrupted(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
+        self.turn_owed = None;
+        // The server will answer what is being said now; a line still has to be said.
+        if matches!(self.retry, Some((_, Ask::Answer))) {
+            self.retry = None;
+        }
+        self.wanted.retain(|ask| *ask != Ask::Answer);
+        let cancel = !self.interrupts;
+        self.cut_off(now, cancel, playout, out);
+    }
+
+    /// Gives up the running response and all that the caller has not heard.
+    fn cut_off(&mut self, now: Now, cancel: bool, playout: &mut Playout, out: &mut Vec<Effect>) {
+        if let Some(active) = self.active
+            && let Some(response) = self.responses.get_mut(active.response)
+            && !response.discarded
+        {
+            response.discarded = true;
+            if cancel {
+                let response_id = response.id.clone();
+                let event_id = self.event_id("rx");
+                out.push(Effect::Send(ClientEvent::ResponseCancel { event_id, response_id }));
+            }
+        }
+        self.flush(now, playout, out);
+    }
+
+    /// Empties the reservoir and cuts the server's history to what was heard.
+    fn flush(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
+        self.transcripts.note_heard(now, playout);
+        let Some(flushed) = playout.flush() else { return };
+        out.push(Effect::Flush { epoch: flushed.epoch });
+        if let Some(spoken) = &mut self.spoken
+            && !flushed.cuts.is_empty()
+            && spoken.done == Some(true)
+        {
+            spoken.done = Some(false);
+        }
+        for cut in flushed.cuts {
+            if let Some(response) = self.responses.get_mut(cut.response) {
+                response.settle_item(&cut.item_id);
+            }
+            if cut.heard_ms == 0 {
+                self.delete(cut.item_id.clone(), out);
+            } else {
+                let event_id = self.event_id("tr");
+                out.push(Effect::Send(ClientEvent::Truncate {
+                    event_id,
+                    item_id: cut.item_id.clone(),
+                    content_index: cut.content_index,
+                    audio_end_ms: cut.heard_ms,
+                }));
+            }
+            self.transcripts.cut(&cut);
+        }
+    }
+
+    fn delete(&mut self, item_id: String, out: &mut Vec<Effect>) {
+        let event_id = self.event_id("dl");
+        out.push(Effect::Send(ClientEvent::Delete { event_id, item_id }));
+    }
+
+    /// Finds a response by its id. One that was never announced is the one that we asked for, the answer that the
+    /// server owes, or one of the server's own.
+    fn response_seen(
+        &mut self,
+        now: Now,
+        response_id: &str,
+        client_event_id: Option<&str>,
+        playout: &mut Playout,
+        out: &mut Vec<Effect>,
+    ) -> u64 {
+        if let Some(response) = self.responses.find(response_id) {
+            return response;
+        }
+        let ours = match (&self.requested, client_event_id) {
+            (Some(requested), Some(echo)) => requested.event_id == echo,
+            // No echo: the server answers by itself only where a turn is owed an answer.
+            (Some(_), None) => self.turn_owed.is_none(),
+            (None, _) => false,
+        };
+        let ask = if ours { self.requested.take().map(|requested| requested.ask) } else { None };
+        if ask.is_none() {
+            self.turn_owed = None;
+        }
+        let response = self.responses.add(response_id, ask.clone());
+        self.active = Some(Active { response, since: now.mono });
+        out.push(Effect::ResponseStarted);
+        if let Some(Ask::Say(line, _)) = &ask
+            && let Some(spoken) = self.spoken.as_mut().filter(|spoken| spoken.line == *line)
+        {
+            spoken.response = Some(response);
+        }
+        if ask.is_none() && self.goodbye_waits() {
+            self.cut_off(now, true, playout, out);
+        }
+        response
+    }
+
+    fn goodbye_waits(&self) -> bool {
+        self.wanted.iter().any(|ask| matches!(ask, Ask::Say(Line::Goodbye, _)))
+    }
+
+    fn audio(&mut self, now: Now, place: &Place<'_>, delta: &str, playout: &mut Playout, out: &mut Vec<Effect>) {
+        let number = self.response_seen(now, &place.response_id, None, playout, out);
+        let Some(response) = self.responses.get_mut(number) else { return };
+        if response.discarded {
+            let delete = response.drop_item(&place.item_id);
+            self.transcripts.agent_dropped(number, place, delta.len() as u64 * 3 / 4 / BYTES_PER_MS);
+            if delete {
+                self.delete(place.item_id.clone().into_owned(), out);
+            }
+            return;
+        }
+        if let Err(error) = events::decode_audio(delta, &mut self.pcm) {
+            out.push(Effect::Odd(Odd::Event(error)));
+            return;
+        }
+        if self.pcm.is_empty() {
+            return;
+        }
+        let part = Part {
+            response: number,
+            item_id: &place.item_id,
+            output_index: place.output_index,
+            content_index: place.content_index,
+        };
+        let received = playout.receive(part, &self.pcm);
+        let bytes = self.pcm.len() as u64;
+        if self.pcm.capacity() > SCRATCH {
+            self.pcm = Vec::new();
+        }
+        match received {
+            Received::Stored => {
+                let first = !response.has_audio;
+                response.has_audio = true;
+                if response.done {
+                    playout.close_response(number);
+                }
+                out.push(Effect::Audio { first });
+            }
+            Received::Overflow { received_ms } => {
+                self.transcripts.agent_dropped(number, place, bytes / BYTES_PER_MS);
+                self.overflow(number, place, received_ms, out);
+            }
+        }
+    }
+
+    /// More than a response may hold: stop it, and let the server forget what was not kept.
+    fn overflow(&mut self, number: u64, place: &Place<'_>, received_ms: u64, out: &mut Vec<Effect>) {
+        out.push(Effect::Odd(Odd::Overflow));
+        let Some(response) = self.responses.get_mut(number) else { return };
+        response.discarded = true;
+        response.overflowed = true;
+        let (running, response_id) = (!response.done, response.id.clone());
+        let mut delete = false;
+        if received_ms == 0 {
+            delete = response.drop_item(&place.item_id);
+        } else {
+            response.settle_item(&place.item_id);
+        }
+        if running {
+            let event_id = self.event_id("rx");
+            out.push(Effect::Send(ClientEvent::ResponseCancel { event_id, response_id }));
+        }
+        if delete {
+            self.delete(place.item_id.clone().into_owned(), out);
+        }
+        if received_ms > 0 {
+            let event_id = self.event_id("tr");
+            out.push(Effect::Send(ClientEvent::Truncate {
+                event_id,
+                item_id: place.item_id.clone().into_owned(),
+                content_index: place.content_index,
+                audio_end_ms: received_ms,
+            }));
+        }
+    }
+
+    fn response_done(&mut self, now: Now, done: &ResponseDone<'_>, playout: &mut Playout, out: &mut Vec<Effect>) {
+        let number = self.response_seen(now, &done.response_id, done.client_event_id.as_deref(), playout, out);
+        let Some(response) = self.responses.get_mut(number) else { return };
+        if response.done {
+            return;
+        }
+        response.done = true;
+        let (discarded, overflowed) = (response.discarded, response.overflowed);
+        let (ask, dropped) = (response.ask.take(), std::mem::take(&mut response.dropped));
+        if self.active.is_some_and(|active| active.response == number) {
+            self.active = None;
+        }
+        // Whatever turn was owed an answer, this was it or the server could not begin another beside it.
+        self.turn_owed = None;
+        playout.close_response(number);
+        if let Some(usage) = done.usage {
+            out.push(Effect::Usage(Billed::Model, usage));
+        }
+        out.push(Effect::ResponseDone { status: done.status, code: done.code.clone() });
+        for item_id in dropped {
+            self.delete(item_id, out);
+        }
+        self.transcripts.response_done(number, playout);
+        let mut complete = !discarded && !overflowed && done.status == ResponseStatus::Completed;
+        match done.status {
+            ResponseStatus::Completed => self.failures = 0,
+            ResponseStatus::Failed if !discarded => {
+                let again = ask.unwrap_or(Ask::Answer);
+                if self.failed_response(now, done.code.as_ref(), done.kind.as_ref(), again, out) {
+                    return;
+                }
+                complete = false;
+            }
+            ResponseStatus::Failed | ResponseStatus::Cancelled | ResponseStatus::Incomplete => {}
+        }
+        if let Some(spoken) = self.spoken.as_mut().filter(|spoken| spoken.response == Some(number)) {
+            spoken.done = Some(complete);
+        }
+    }
+
+    /// Silence instead of an answer: asks once more, then gives the session up. True while it goes on.
+    fn failed_response(
+        &mut self,
+        now: Now,
+        code: Option<&Code>,
+        kind: Option<&Code>,
+        ask: Ask,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let class = classify(code, kind);
+        let shown = code.or(kind).cloned().unwrap_or_else(|| Code::known("response_failed"));
+        if class == ErrorClass::Fatal {
+            self.fail(Failure::refused(shown), out);
+            return false;
+        }
+        if self.failures > 0 {
+            self.fail(Failure::broken(shown), out);
+            return false;
+        }
+        self.failures += 1;
+        self.retry = Some((now.mono + RETRY_AFTER, ask));
+        true
+    }
+
+    fn error(
+        &mut self,
+        now: Now,
+        code: Option<Code>,
+        kind: Option<Code>,
+        param: Option<Code>,
+        event_id: Option<&str>,
+        out: &mut Vec<Effect>,
+    ) {
+        let mut class = classify(code.as_ref(), kind.as_ref());
+        let is = |word: &str| code.as_ref().is_some_and(|code| code.as_str() == word);
+        // A truncate that lost a race with the server's own clock says `invalid_value`; nothing of ours is wrong.
+        let of_ours = |prefix: &str| event_id.is_some_and(|id| id.starts_with(prefix));
+        if class == ErrorClass::Bug && (of_ours("tr_") || of_ours("dl_") || of_ours("rx_")) {
+            class = ErrorClass::Benign;
+        }
+        let busy = is("conversation_already_has_active_response");
+        let shown = code.clone().or_else(|| kind.clone()).unwrap_or_else(|| Code::known("other"));
+        let about_request = self.requested.as_ref().is_some_and(|requested| match event_id {
+            Some(id) => requested.event_id == id,
+            None => busy || class == ErrorClass::Transient,
+        });
+        match class {
+            ErrorClass::Fatal => return self.fail(Failure::refused(shown), out),
+            ErrorClass::Expired => return self.fail(Failure::broken(shown), out),
+            ErrorClass::Bug | ErrorClass::Transient if matches!(self.phase, Phase::Opening { .. }) => {
+                let retry = class == ErrorClass::Transient;
+                return self.fail(Failure { loss: Loss::Broken, code: shown, retry }, out);
+            }
+            _ => {}
+        }
+        out.push(Effect::Odd(Odd::Error { class, code: shown, param }));
+        if busy && event_id.is_none() {
+            self.turn_owed = None;
+        }
+        if !about_request {
+            // The server was to answer by itself and could not.
+            if class == ErrorClass::Transient && event_id.is_none() && self.turn_owed.take().is_some() {
+                self.failed_response(now, code.as_ref(), kind.as_ref(), Ask::Answer, out);
+            }
+            return;
+        }
+        let Some(requested) = self.requested.take() else { return };
+        if !busy {
+            self.failed_response(now, code.as_ref(), kind.as_ref(), requested.ask, out);
+        } else if self.active.is_some() {
+            self.wanted.insert(0, requested.ask);
+        } else {
+            self.retry = Some((now.mono + RETRY_AFTER, requested.ask));
+        }
+    }
+
+    fn say(&mut self, now: Now, line: Line, text: Pii, playout: &mut Playout, out: &mut Vec<Effect>) {
+        if let Some(spoken) = self.spoken.take() {
+            out.push(Effect::LineOver { line: spoken.line, complete: false });
+        }
+        self.spoken = Some(Spoken { line, response: None, done: None });
+        if line == Line::Goodbye {
+            // Nothing else is worth saying any more.
+            self.wanted.clear();
+            self.retry = None;
+            if self.active.is_some() || playout.remaining_ms() > GOODBYE_WAITS_MS {
+                self.cut_off(now, true, playout, out);
+            }
+        }
+        self.wanted.push(Ask::Say(line, text));
+    }
+
+    fn timer(&mut self, now: Now, out: &mut Vec<Effect>) {
+        match self.deadline() {
+            Some((due, Timer::Created)) if due <= now.mono => {
+                self.fail(Failure::broken(Code::known("no_session_created")), out);
+            }
+            Some((due, Timer::Retry)) if due <= now.mono => {
+                if let Some((_, ask)) = self.retry.take() {
+                    self.wanted.insert(0, ask);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What follows from the new state, whatever led to it.
+    fn settle(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
+        while let Some(finished) = playout.next_finished() {
+            self.transcripts.finished(now, &finished);
+        }
+        out.extend(self.transcripts.turns().map(Effect::Turn));
+        if let Some(spoken) = &self.spoken
+            && let (Some(response), Some(complete)) = (spoken.response, spoken.done)
+            && !playout.holds_response(response)
+        {
+            out.push(Effect::LineOver { line: spoken.line, complete });
+            self.spoken = None;
+        }
+        self.ask(now, out);
+    }
+
+    /// Asks for the next response: never while one is active, asked for, or about to be begun by the server.
+    fn ask(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let busy = self.active.is_some() || self.requested.is_some() || self.turn_owed.is_some();
+        if self.phase != Phase::Ready || busy || self.retry.is_some() || self.wanted.is_empty() {
+            return;
+        }
+        let ask = self.wanted.remove(0);
+        let event_id = self.event_id("rc");
+        let instructions = match &ask {
+            Ask::Say(_, text) => Some(word_for_word(text.expose())),
+            Ask::Answer => None,
+        };
+        let metadata = ResponseMetadata { client_event_id: event_id.clone() };
+        let response = ResponseCreate { instructions, metadata };
+        out.push(Effect::Send(ClientEvent::ResponseCreate { event_id: event_id.clone(), response }));
+        self.requested = Some(Requested { event_id, ask, since: now.mono });
+    }
+
+    fn fail(&mut self, failure: Failure, out: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::Failed | Phase::Ended) {
+            return;
+        }
+        self.phase = Phase::Failed;
+        self.active = None;
+        self.requested = None;
+        self.turn_owed = None;
+        self.retry = None;
+        self.wanted.clear();
+        out.push(Effect::Failed(failure));
+    }
+
+    fn end(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
+        self.phase = Phase::Ended;
+        self.transcripts.note_heard(now, playout);
+        let flushed = playout.flush();
+        while let Some(finished) = playout.next_finished() {
+            self.transcripts.finished(now, &finished);
+        }
+        for cut in flushed.into_iter().flat_map(|flushed| flushed.cuts) {
+            self.transcripts.cut(&cut);
+        }
+        self.transcripts.end();
+        out.extend(self.transcripts.turns().map(Effect::Turn));
+        if let Some(spoken) = self.spoken.take() {
+            out.push(Effect::LineOver { line: spoken.line, complete: false });
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

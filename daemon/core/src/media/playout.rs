@@ -95,6 +95,8 @@ pub struct Finished {
 /// An item that was cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
+    /// The response, as in [`Part`].
+    pub response: u64,
     /// The item.
     pub item_id: String,
     /// The content part.
@@ -432,6 +434,7 @@ impl Playout {
                 self.finish(item);
             } else {
                 cuts.push(Cut {
+                    response: item.response,
                     heard_ms: item.heard / SAMPLES_PER_MS,
                     received_ms: item.received / SAMPLES_PER_MS,
                     content_index: item.content_index,
@@ -472,6 +475,12 @@ impl Playout {
     #[must_use]
     pub fn holds_response(&self, response: u64) -> bool {
         self.items.iter().any(|item| item.response == response)
+    }
+
+    /// True while audio of the item is held or on its way to the ear.
+    #[must_use]
+    pub fn holds_item(&self, item_id: &str) -> bool {
+        self.items.iter().any(|item| item.id == item_id)
     }
 
     /// What was consumed of an item that is held, milliseconds; `None` when it is not.

@@ -99,7 +99,7 @@ fn an_interruption_cuts_at_what_was_consumed() {
     assert_eq!(flushed.epoch, 2);
     assert_eq!(
         flushed.cuts,
-        [Cut { item_id: "a".to_owned(), content_index: 0, heard_ms: 80, received_ms: 1000 }],
+        [Cut { response: 1, item_id: "a".to_owned(), content_index: 0, heard_ms: 80, received_ms: 1000 }],
         "the response was done, its audio was not"
     );
     assert!(playout.is_drained());

@@ -1,0 +1,192 @@
+//! Turns and responses that go as they should, and the races between two who may both ask.
+
+use super::*;
+
+fn usage() -> Value {
+    json!({"input_token_details": {"text_tokens": 10, "audio_tokens": 20}, "output_token_details": {"audio_tokens": 30}})
+}
+
+#[test]
+fn a_turn_of_the_caller_is_answered_and_both_sides_are_written_down() {
+    let mut scene = Scene::ready();
+    scene.speech("item_1");
+    let began = scene.now;
+    scene.pass(1500);
+    scene.committed("item_1");
+    assert_eq!(scene.session.owes_event(), Some(scene.now.mono));
+    scene.created("resp_1");
+    scene.event(json!({"type": "conversation.item.input_audio_transcription.completed", "item_id": "item_1",
+        "content_index": 0, "transcript": " Muraho ", "usage": {"type": "duration", "seconds": 1.5}}));
+    scene.audio("resp_1", "item_2", 0, 40);
+    scene.words("resp_1", "item_2", "Muraho neza");
+    let done = json!({"id": "resp_1", "status": "completed", "usage": usage()});
+    scene.event(json!({"type": "response.done", "response": done}));
+    assert_eq!(scene.session.owes_event(), None);
+    scene.hear(40);
+    let out = scene.take();
+    assert_eq!(
+        turns(&out),
+        [(Speaker::Caller, "Muraho".to_owned(), false), (Speaker::Agent, "Muraho neza".to_owned(), false)]
+    );
+    let caller = out.iter().find_map(|effect| match effect {
+        Effect::Turn(turn) if turn.who == Speaker::Caller => Some(turn.began),
+        _ => None,
+    });
+    assert_eq!(caller, Some(began), "a turn began when the speech did, not when it was transcribed");
+    let used: Vec<_> = out.iter().filter(|effect| matches!(effect, Effect::Usage(..))).collect();
+    let time = WireUsage { duration: Duration::from_millis(1500), ..WireUsage::default() };
+    let tokens = WireUsage { text_in: 10, audio_in: 20, audio_out: 30, ..WireUsage::default() };
+    assert_eq!(used, [&Effect::Usage(Billed::Transcription, time), &Effect::Usage(Billed::Model, tokens)]);
+    assert!(!out.iter().any(|effect| matches!(effect, Effect::Send(_))), "the server answers by itself");
+}
+
+#[test]
+fn a_transcript_that_comes_twice_is_written_once_and_an_empty_one_never() {
+    let mut scene = Scene::ready();
+    for (item, text) in [("item_1", "Yego"), ("item_1", "Yego"), ("item_2", "  ")] {
+        scene.event(json!({"type": "conversation.item.input_audio_transcription.completed", "item_id": item,
+            "content_index": 0, "transcript": text}));
+    }
+    assert_eq!(turns(&scene.take()), [(Speaker::Caller, "Yego".to_owned(), false)]);
+}
+
+#[test]
+fn several_items_of_one_response_play_one_after_the_other() {
+    let mut scene = Scene::ready();
+    scene.created("resp_1");
+    scene.audio("resp_1", "item_1", 0, 30);
+    scene.words("resp_1", "item_1", "Let me look.");
+    scene.audio("resp_1", "item_2", 1, 40);
+    scene.words("resp_1", "item_2", "Here it is.");
+    scene.done("resp_1", "completed");
+    scene.hear(40);
+    assert_eq!(turns(&scene.take()), [(Speaker::Agent, "Let me look.".to_owned(), false)]);
+    scene.hear(40);
+    assert_eq!(turns(&scene.take()), [(Speaker::Agent, "Here it is.".to_owned(), false)]);
+}
+
+#[test]
+fn only_the_first_audio_of_a_response_is_told_as_such() {
+    let mut scene = Scene::ready();
+    scene.created("resp_1");
+    scene.audio("resp_1", "item_1", 0, 20);
+    scene.audio("resp_1", "item_1", 0, 20);
+    scene.audio("resp_1", "item_2", 1, 20);
+    scene.audio("resp_2", "item_3", 0, 20);
+    let first: Vec<bool> = scene
+        .out
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Audio { first } => Some(*first),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(first, [true, false, false, true]);
+}
+
+#[test]
+fn a_response_that_is_done_without_having_been_created_is_done() {
+    let mut scene = Scene::ready();
+    scene.say(Line::Greeting, "Hello!");
+    scene.done("resp_1", "completed");
+    assert_eq!(scene.session.owes_event(), None);
+    assert!(scene.take().contains(&Effect::LineOver { line: Line::Greeting, complete: true }));
+    scene.done("resp_1", "completed");
+    scene.created("resp_1");
+    assert_eq!(scene.take(), []);
+    assert_eq!(scene.session.owes_event(), None, "late and repeated events change nothing");
+}
+
+#[test]
+fn never_two_responses_are_asked_for_at_once() {
+    let mut scene = Scene::ready();
+    scene.say(Line::Greeting, "Hello!");
+    assert_eq!(scene.sent().len(), 1);
+    scene.say(Line::Goodbye, "Bye!");
+    assert_eq!(scene.sent(), [] as [Value; 0]);
+    scene.created_for("resp_1", "rc_2");
+    assert_eq!(scene.sent(), [] as [Value; 0]);
+    scene.done("resp_1", "completed");
+    let sent = scene.sent();
+    assert_eq!(sent.len(), 1);
+    assert!(sent[0]["response"]["instructions"].as_str().unwrap().ends_with("\n\nBye!"));
+}
+
+#[test]
+fn a_create_that_lost_the_race_waits_for_the_winner() {
+    let mut scene = Scene::ready();
+    scene.say(Line::Goodbye, "Bye!");
+    assert_eq!(scene.sent()[0]["event_id"], "rc_2");
+    scene.error("conversation_already_has_active_response", Some("rc_2"));
+    assert_eq!(scene.sent(), [] as [Value; 0], "the winner's name is not known yet");
+    assert!(scene.session.deadline().is_some());
+    scene.pass(1000);
+    scene.input(Input::Timer);
+    assert_eq!(scene.sent()[0]["event_id"], "rc_3");
+}
+
+#[test]
+fn the_servers_own_answer_gives_way_to_a_goodbye() {
+    let mut scene = Scene::ready();
+    scene.speech("item_1");
+    scene.committed("item_1");
+    scene.say(Line::Goodbye, "Bye!");
+    assert_eq!(scene.sent(), [] as [Value; 0], "the server is about to answer");
+    scene.created("resp_1");
+    let sent = scene.sent();
+    assert_eq!((sent[0]["type"].as_str(), sent[0]["response_id"].as_str()), (Some("response.cancel"), Some("resp_1")));
+    scene.audio("resp_1", "item_2", 0, 100);
+    assert!(scene.playout.is_drained(), "what still comes of it is not played");
+    scene.done("resp_1", "cancelled");
+    let sent = scene.sent();
+    assert_eq!(sent[0]["type"], "conversation.item.delete", "nor does the model believe it was heard");
+    assert_eq!(sent[1]["type"], "response.create");
+}
+
+#[test]
+fn a_goodbye_cuts_a_long_answer_and_waits_for_a_short_rest() {
+    for (ms, cut) in [(1500, false), (5000, true)] {
+        let mut scene = Scene::ready();
+        scene.created("resp_1");
+        scene.audio("resp_1", "item_1", 0, ms);
+        scene.done("resp_1", "completed");
+        scene.hear(100);
+        scene.out.clear();
+        scene.say(Line::Goodbye, "Bye!");
+        let kinds: Vec<String> = scene.sent().iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect();
+        let all = ["conversation.item.truncate", "response.create"];
+        assert_eq!(kinds, if cut { &all[..] } else { &all[1..] });
+        assert_eq!(scene.playout.is_drained(), cut);
+    }
+}
+
+#[test]
+fn when_the_server_does_not_answer_by_itself_we_ask() {
+    let mut config = openai();
+    config.turn.create_response = false;
+    let mut scene = Scene::ready_with(&config);
+    scene.speech("item_1");
+    scene.committed("item_1");
+    let sent = scene.sent();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0]["type"], "response.create");
+    assert!(sent[0]["response"].get("instructions").is_none());
+}
+
+#[test]
+fn a_server_without_echo_of_metadata_is_understood() {
+    let mut scene = Scene::ready();
+    scene.say(Line::Greeting, "Hello!");
+    scene.created("resp_1");
+    scene.done("resp_1", "completed");
+    assert!(scene.take().contains(&Effect::LineOver { line: Line::Greeting, complete: true }));
+}
+
+#[test]
+fn each_event_of_a_long_answer_starts_the_silence_watch_anew() {
+    let mut scene = Scene::ready();
+    scene.created("resp_1");
+    scene.pass(9000);
+    scene.audio("resp_1", "item_1", 0, 20);
+    assert_eq!(scene.session.owes_event(), Some(scene.now.mono));
+}
