@@ -16,6 +16,7 @@ use serde::de::{self, Deserializer, IgnoredAny, Visitor};
 use serde_json::value::RawValue;
 
 use super::verdict::Code;
+use crate::call::cost::Usage;
 
 /// Longest message that is read, bytes; the largest delta that a reservoir could take is a fifth of it.
 pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -158,7 +159,7 @@ pub enum ServerEvent<'a> {
         /// What was understood.
         transcript: Words<'a>,
         /// What it is billed by.
-        usage: Option<WireUsage>,
+        usage: Option<Usage>,
     },
     /// `conversation.item.input_audio_transcription.failed`.
     CallerWordsFailed {
@@ -232,7 +233,7 @@ pub struct ResponseDone<'a> {
     /// `status_details.error.type`.
     pub kind: Option<Code>,
     /// What it is billed by; `None` when it was missing or could not be believed.
-    pub usage: Option<WireUsage>,
+    pub usage: Option<Usage>,
     /// Our `event_id` if we asked for it and the server echoes metadata.
     pub client_event_id: Option<Cow<'a, str>>,
 }
@@ -249,25 +250,6 @@ crate::call::outcome::labels! {
         /// Nothing, or not all, could be said.
         Failed => "failed",
     }
-}
-
-/// Usage as the wire counts it: cached counts are parts of the input counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WireUsage {
-    /// Text input tokens.
-    pub text_in: u64,
-    /// Of these, cached.
-    pub text_cached: u64,
-    /// Text output tokens.
-    pub text_out: u64,
-    /// Audio input tokens.
-    pub audio_in: u64,
-    /// Of these, cached.
-    pub audio_cached: u64,
-    /// Audio output tokens.
-    pub audio_out: u64,
-    /// Audio taken in by a model that charges by time.
-    pub duration: Duration,
 }
 
 /// Decodes the audio of a delta into `out`, in place of what it holds.
@@ -477,19 +459,19 @@ fn echoed(metadata: Option<&RawValue>) -> Option<Cow<'_, str>> {
 }
 
 /// Reads usage of either shape; what cannot be believed is as good as missing.
-fn usage(raw: &RawValue) -> Option<WireUsage> {
+fn usage(raw: &RawValue) -> Option<Usage> {
     // serde would take an array for a struct.
     let object = raw.get().starts_with('{').then_some(raw.get())?;
     let wire: UsageWire = serde_json::from_str(object).ok()?;
     if let Some(seconds) = wire.seconds {
         let duration = Duration::try_from_secs_f64(seconds).ok().filter(|length| length.as_secs() < 86_400)?;
-        return Some(WireUsage { duration, ..WireUsage::default() });
+        return Some(Usage { duration, ..Usage::default() });
     }
     let (input, output) = (wire.input_token_details, wire.output_token_details);
     let cached = input.cached_tokens_details.unwrap_or_default();
     // A transcription has no output details; what it puts out is text.
     let text_out = output.map_or(wire.output_tokens, |output| output.text_tokens);
-    let usage = WireUsage {
+    let usage = Usage {
         text_in: input.text_tokens,
         text_cached: cached.text_tokens.min(input.text_tokens),
         text_out,

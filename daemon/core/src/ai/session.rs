@@ -5,19 +5,20 @@
 //! out of [`Session::handle`] at once. Late, repeated and unknown events are normal and yield nothing; after the end
 //! nothing comes out. A session that broke is not revived: the call makes a new one and keeps its [`Playout`].
 
+mod io;
 mod responses;
 mod words;
 
 use std::time::{Duration, Instant};
 
+pub use self::io::{Billed, Effect, Input, Line, Odd, Speaker, Timer, Turn};
 use self::responses::{Active, Ask, Responses};
 use self::words::Transcripts;
 use super::client::{ClientEvent, ResponseCreate, ResponseMetadata, SessionUpdate, word_for_word};
-use super::events::{self, EventError, Place, ResponseDone, ResponseStatus, ServerEvent, WireUsage};
+use super::events::{self, Place, ResponseDone, ResponseStatus, ServerEvent};
 use super::verdict::{Code, ErrorClass, Failure, Loss, classify};
-use crate::call::outcome::labels;
 use crate::media::frame::SAMPLES_PER_MS;
-use crate::media::playout::{Consumed, Part, Playout, Received};
+use crate::media::playout::{Part, Playout, Received};
 use crate::now::Now;
 use crate::pii::Pii;
 
@@ -31,151 +32,6 @@ const GOODBYE_WAITS_MS: u64 = 2000;
 const SCRATCH: usize = 256 * 1024;
 /// Bytes of PCM in a millisecond.
 const BYTES_PER_MS: u64 = 2 * SAMPLES_PER_MS;
-
-labels! {
-    /// A text that is said word for word.
-    Line {
-        /// Said first.
-        Greeting => "greeting",
-        /// Said last.
-        Goodbye => "goodbye",
-    }
-}
-
-labels! {
-    /// Who said something.
-    Speaker {
-        /// The person on the phone.
-        Caller => "caller",
-        /// The model.
-        Agent => "agent",
-    }
-}
-
-labels! {
-    /// Whose tokens they are; each is priced by its own model name.
-    Billed {
-        /// The speaking model.
-        Model => "model",
-        /// The transcription model.
-        Transcription => "transcription",
-    }
-}
-
-/// Something happened to the session.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// The socket is open.
-    Opened,
-    /// The socket could not be opened.
-    NotOpened(Failure),
-    /// A text message came. Pass the lane's count before it, as a message may be an interruption.
-    Message(&'a str),
-    /// The socket is closed, with the close code and reason if there was a close frame.
-    Closed {
-        /// RFC 6455 §7.4.
-        code: Option<u16>,
-        /// Looked through for known words, never kept.
-        reason: &'a str,
-    },
-    /// The lane's count of consumed frames moved.
-    Consumed(Consumed),
-    /// Have this said word for word.
-    Say(Line, Pii),
-    /// [`Session::deadline`] has come.
-    Timer,
-    /// The call is over: what was said until now comes out as turns, then nothing more.
-    End,
-}
-
-/// What the driver has to do or to know.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Send this.
-    Send(ClientEvent),
-    /// The session is configured.
-    Ready,
-    /// Audio was put into the reservoir.
-    Audio {
-        /// The first of its response.
-        first: bool,
-    },
-    /// What the lane holds is stale: it must play this epoch from now on.
-    Flush {
-        /// See [`Playout::epoch`].
-        epoch: u32,
-    },
-    /// The caller began to speak.
-    SpeechStarted,
-    /// The caller stopped speaking.
-    SpeechStopped,
-    /// The model begins to answer.
-    ResponseStarted,
-    /// The model is done with a response; the caller may still be hearing it.
-    ResponseDone {
-        /// How it ended.
-        status: ResponseStatus,
-        /// Why, where the server said so.
-        code: Option<Code>,
-    },
-    /// A line was heard to its end, or will not be.
-    LineOver {
-        /// Which.
-        line: Line,
-        /// Heard from its first word to its last.
-        complete: bool,
-    },
-    /// Somebody said something, and this much of it was heard.
-    Turn(Turn),
-    /// Tokens were used.
-    Usage(Billed, WireUsage),
-    /// Something odd, for a counter and a log line.
-    Odd(Odd),
-    /// There is no session any more. Turns may still follow, from [`Input::Consumed`] and [`Input::End`].
-    Failed(Failure),
-}
-
-/// One utterance, as heard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
-    /// Who spoke.
-    pub who: Speaker,
-    /// When it began: onset of the caller's speech, first frame of the agent's consumed.
-    pub began: Now,
-    /// The words. The agent's are cut to what the caller heard.
-    pub text: Pii,
-    /// The agent was cut off.
-    pub interrupted: bool,
-}
-
-/// Something that is counted and otherwise changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Odd {
-    /// A message that could not be taken.
-    Event(EventError),
-    /// An `error` event that does not end the session.
-    Error {
-        /// Its class.
-        class: ErrorClass,
-        /// `error.code`, else `error.type`.
-        code: Code,
-        /// The key of ours that it names.
-        param: Option<Code>,
-    },
-    /// The model sent more than a response may hold; it was cancelled.
-    Overflow,
-    /// The caller's words could not be transcribed.
-    NoTranscript(Code),
-}
-
-/// Which deadline is next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timer {
-    /// `session.created` did not come.
-    Created,
-    /// A failed response is asked for again.
-    Retry,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {

@@ -69,7 +69,7 @@ fn a_finished_response_tells_status_cause_and_usage() {
     assert_eq!(done.client_event_id.as_deref(), Some("rc_7"));
     assert_eq!(
         done.usage.unwrap(),
-        WireUsage { text_in: 119, text_cached: 64, audio_in: 13, text_out: 30, audio_out: 91, ..WireUsage::default() }
+        Usage { text_in: 119, text_cached: 64, audio_in: 13, text_out: 30, audio_out: 91, ..Usage::default() }
     );
 }
 
@@ -79,7 +79,7 @@ fn both_shapes_of_transcription_usage_are_read() {
         "transcript":"Muraho","usage":{"type":"tokens","total_tokens":22,"input_tokens":13,
         "input_token_details":{"text_tokens":0,"audio_tokens":13},"output_tokens":9}}"#;
     let ServerEvent::CallerWords { usage, transcript, .. } = read(tokens).unwrap() else { panic!("no words") };
-    assert_eq!(usage.unwrap(), WireUsage { audio_in: 13, text_out: 9, ..WireUsage::default() });
+    assert_eq!(usage.unwrap(), Usage { audio_in: 13, text_out: 9, ..Usage::default() });
     assert_eq!(transcript.expose(), "Muraho");
     let time = r#"{"type":"conversation.item.input_audio_transcription.completed","item_id":"i","transcript":"",
         "usage":{"type":"duration","seconds":2.5}}"#;

@@ -7,8 +7,11 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ai::events::EventError;
+use crate::call::cost::Usage;
 use crate::config::{Detection, Language, OpenAi, Turn as TurnConfig};
 use crate::media::frame::Frame;
+use crate::media::playout::Consumed;
 
 /// The defaults of `[openai]`.
 pub(crate) fn openai() -> OpenAi {
@@ -47,7 +50,10 @@ struct Scene {
 
 impl Scene {
     /// A session whose socket is being opened.
-    #[expect(clippy::disallowed_methods, reason = "an Instant can only be had from the clock; the rest is counted on it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant can only be had from the clock; the rest is counted on it"
+    )]
     fn new(config: &OpenAi) -> Self {
         let update = SessionUpdate::new(config, Pii::new("Be kind."), Language::En, &[Language::En]);
         Self {

@@ -34,8 +34,8 @@ fn a_turn_of_the_caller_is_answered_and_both_sides_are_written_down() {
     });
     assert_eq!(caller, Some(began), "a turn began when the speech did, not when it was transcribed");
     let used: Vec<_> = out.iter().filter(|effect| matches!(effect, Effect::Usage(..))).collect();
-    let time = WireUsage { duration: Duration::from_millis(1500), ..WireUsage::default() };
-    let tokens = WireUsage { text_in: 10, audio_in: 20, audio_out: 30, ..WireUsage::default() };
+    let time = Usage { duration: Duration::from_millis(1500), ..Usage::default() };
+    let tokens = Usage { text_in: 10, audio_in: 20, audio_out: 30, ..Usage::default() };
     assert_eq!(used, [&Effect::Usage(Billed::Transcription, time), &Effect::Usage(Billed::Model, tokens)]);
     assert!(!out.iter().any(|effect| matches!(effect, Effect::Send(_))), "the server answers by itself");
 }

@@ -1,0 +1,155 @@
+//! What goes into a session and what comes out of it.
+
+use crate::ai::client::ClientEvent;
+use crate::ai::events::{EventError, ResponseStatus};
+use crate::ai::verdict::{Code, ErrorClass, Failure};
+use crate::call::cost::Usage;
+use crate::call::outcome::labels;
+use crate::media::playout::Consumed;
+use crate::now::Now;
+use crate::pii::Pii;
+
+labels! {
+    /// A text that is said word for word.
+    Line {
+        /// Said first.
+        Greeting => "greeting",
+        /// Said last.
+        Goodbye => "goodbye",
+    }
+}
+
+labels! {
+    /// Who said something.
+    Speaker {
+        /// The person on the phone.
+        Caller => "caller",
+        /// The model.
+        Agent => "agent",
+    }
+}
+
+labels! {
+    /// Whose tokens they are; each is priced by its own model name.
+    Billed {
+        /// The speaking model.
+        Model => "model",
+        /// The transcription model.
+        Transcription => "transcription",
+    }
+}
+
+/// Something happened to the session.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The socket is open.
+    Opened,
+    /// The socket could not be opened.
+    NotOpened(Failure),
+    /// A text message came. Pass the lane's count before it, as a message may be an interruption.
+    Message(&'a str),
+    /// The socket is closed, with the close code and reason if there was a close frame.
+    Closed {
+        /// RFC 6455 §7.4.
+        code: Option<u16>,
+        /// Looked through for known words, never kept.
+        reason: &'a str,
+    },
+    /// The lane's count of consumed frames moved.
+    Consumed(Consumed),
+    /// Have this said word for word.
+    Say(Line, Pii),
+    /// [`Session::deadline`](super::Session::deadline) has come.
+    Timer,
+    /// The call is over: what was said until now comes out as turns, then nothing more.
+    End,
+}
+
+/// What the driver has to do or to know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Send this.
+    Send(ClientEvent),
+    /// The session is configured.
+    Ready,
+    /// Audio was put into the reservoir.
+    Audio {
+        /// The first of its response.
+        first: bool,
+    },
+    /// What the lane holds is stale: it must play this epoch from now on.
+    Flush {
+        /// See [`Playout::epoch`](crate::media::playout::Playout::epoch).
+        epoch: u32,
+    },
+    /// The caller began to speak.
+    SpeechStarted,
+    /// The caller stopped speaking.
+    SpeechStopped,
+    /// The model begins to answer.
+    ResponseStarted,
+    /// The model is done with a response; the caller may still be hearing it.
+    ResponseDone {
+        /// How it ended.
+        status: ResponseStatus,
+        /// Why, where the server said so.
+        code: Option<Code>,
+    },
+    /// A line was heard to its end, or will not be.
+    LineOver {
+        /// Which.
+        line: Line,
+        /// Heard from its first word to its last.
+        complete: bool,
+    },
+    /// Somebody said something, and this much of it was heard.
+    Turn(Turn),
+    /// Tokens were used.
+    Usage(Billed, Usage),
+    /// Something odd, for a counter and a log line.
+    Odd(Odd),
+    /// There is no session any more. Turns may still follow, from [`Input::Consumed`] and [`Input::End`].
+    Failed(Failure),
+}
+
+/// One utterance, as heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Who spoke.
+    pub who: Speaker,
+    /// When it began: onset of the caller's speech, first frame of the agent's consumed.
+    pub began: Now,
+    /// The words. The agent's are cut to what the caller heard.
+    pub text: Pii,
+    /// The agent was cut off.
+    pub interrupted: bool,
+}
+
+/// Something that is counted and otherwise changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Odd {
+    /// A message that could not be taken.
+    Event(EventError),
+    /// An `error` event that does not end the session.
+    Error {
+        /// Its class.
+        class: ErrorClass,
+        /// `error.code`, else `error.type`.
+        code: Code,
+        /// The key of ours that it names.
+        param: Option<Code>,
+    },
+    /// The model sent more than a response may hold; it was cancelled.
+    Overflow,
+    /// The caller's words could not be transcribed.
+    NoTranscript(Code),
+}
+
+/// Which deadline is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// `session.created` did not come.
+    Created,
+    /// A failed response is asked for again.
+    Retry,
+}
