@@ -1,6 +1,5 @@
 //! How a call ended and whose fault it was: the taxonomy that ledger, metrics and tables share.
 
-
 macro_rules! labels {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $label:literal),+ $(,)? }) => {
         $(#[$meta])*

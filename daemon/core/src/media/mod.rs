@@ -6,3 +6,4 @@ pub mod level;
 pub mod playout;
 pub mod rtcp;
 pub mod rtp;
+mod transit;

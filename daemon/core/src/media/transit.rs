@@ -1,0 +1,128 @@
+//! How long packets are under way, seen from here: what a jitter buffer needs to know of the network.
+//!
+//! A packet's *transit* is its arrival less its media time; only differences between transits mean anything, since the
+//! two clocks are strangers. The quickest packet of the last seconds is the base, and what others need beyond it is
+//! their lateness. The window is counted in packets, so that a pause of the sender forgets nothing.
+
+/// Packets in one bin of the window.
+const BIN_PACKETS: u32 = 20;
+/// Bins in the window: 200 packets, 4 s of talk at 20 ms.
+const BINS: usize = 10;
+
+#[derive(Debug, Clone, Copy)]
+struct Bin {
+    quickest: i64,
+    slowest: i64,
+    second_slowest: i64,
+}
+
+impl Bin {
+    const EMPTY: Self = Self { quickest: i64::MAX, slowest: i64::MIN, second_slowest: i64::MIN };
+
+    fn add(&mut self, transit: i64) {
+        self.quickest = self.quickest.min(transit);
+        if transit > self.slowest {
+            self.second_slowest = self.slowest;
+            self.slowest = transit;
+        } else {
+            self.second_slowest = self.second_slowest.max(transit);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.quickest = self.quickest.min(other.quickest);
+        self.second_slowest = self.second_slowest.max(other.second_slowest).max(self.slowest.min(other.slowest));
+        self.slowest = self.slowest.max(other.slowest);
+    }
+}
+
+/// The transits of the last 200 packets, in microseconds.
+#[derive(Debug, Clone)]
+pub(super) struct TransitWindow {
+    bins: [Bin; BINS],
+    current: usize,
+    in_current: u32,
+    /// The bins before `current`, merged: they change only when a bin is full.
+    past: Bin,
+}
+
+impl TransitWindow {
+    pub(super) const fn new() -> Self {
+        Self { bins: [Bin::EMPTY; BINS], current: 0, in_current: 0, past: Bin::EMPTY }
+    }
+
+    /// Takes one packet into account; the oldest leave.
+    pub(super) fn observe(&mut self, transit: i64) {
+        if self.in_current == BIN_PACKETS {
+            self.in_current = 0;
+            self.current = (self.current + 1) % BINS;
+            self.bins[self.current] = Bin::EMPTY;
+            self.past = Bin::EMPTY;
+            for bin in &self.bins {
+                self.past.merge(bin);
+            }
+        }
+        self.in_current += 1;
+        self.bins[self.current].add(transit);
+    }
+
+    /// Transit of the quickest packet; `None` before the first.
+    pub(super) fn base(&self) -> Option<i64> {
+        let base = self.past.quickest.min(self.bins[self.current].quickest);
+        (base != i64::MAX).then_some(base)
+    }
+
+    /// Lateness of the second slowest packet: one straggler alone in a window changes nothing.
+    pub(super) fn lateness(&self) -> i64 {
+        let mut all = self.past;
+        all.merge(&self.bins[self.current]);
+        if all.second_slowest == i64::MIN { 0 } else { all.second_slowest.saturating_sub(all.quickest) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lateness_is_that_of_the_second_slowest() {
+        let mut window = TransitWindow::new();
+        assert_eq!((window.base(), window.lateness()), (None, 0));
+        window.observe(-7_000);
+        assert_eq!((window.base(), window.lateness()), (Some(-7_000), 0));
+        for transit in [-6_000, 53_000, 0] {
+            window.observe(transit);
+        }
+        assert_eq!((window.base(), window.lateness()), (Some(-7_000), 7_000));
+        window.observe(43_000);
+        assert_eq!(window.lateness(), 50_000);
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_is_forgotten() {
+        let mut window = TransitWindow::new();
+        for transit in [0, 90_000, 90_000] {
+            window.observe(transit);
+        }
+        for n in 0..197 {
+            window.observe(10_000);
+            assert_eq!(window.lateness(), 90_000, "after {n}");
+        }
+        for _ in 0..20 {
+            window.observe(10_000);
+        }
+        assert_eq!((window.base(), window.lateness()), (Some(10_000), 0));
+    }
+
+    #[test]
+    fn stragglers_in_different_bins_count_together() {
+        let mut window = TransitWindow::new();
+        window.observe(80_000);
+        for _ in 0..50 {
+            window.observe(0);
+        }
+        assert_eq!(window.lateness(), 0);
+        window.observe(70_000);
+        assert_eq!(window.lateness(), 70_000);
+    }
+}
