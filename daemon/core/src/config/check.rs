@@ -38,12 +38,21 @@ pub fn read(text: &str, environment: &Environment<'_>) -> Result<Config, Problem
         // the parser's own rendering would repeat the line, and a secret with it
         book.problem("", line, format!("is no TOML: {}", error.message()), "mend the line; text needs quotes");
     }
-    let secrets = Secrets { environment, book: &book };
-    let context = Context { environment, book: &book, secrets: &secrets, whole: errors.is_empty() };
-    let config = sections::read(&context, Section::root(&book, table.get_ref()));
+    let config = read_sections(environment, &book, table.get_ref(), errors.is_empty());
     cross::judge(&config, &book);
     let (problems, notes) = book.close();
     if problems.is_empty() { Ok(Config { notes, ..config }) } else { Err(Problems { problems, notes }) }
+}
+
+pub(super) fn read_sections<'d>(
+    environment: &Environment<'_>,
+    book: &Book<'d>,
+    table: &DeTable<'d>,
+    whole: bool,
+) -> Config {
+    let secrets = Secrets { environment, book };
+    let context = Context { environment, book, secrets: &secrets, whole };
+    sections::read(&context, Section::root(book, table))
 }
 
 /// What the readers of the sections share.

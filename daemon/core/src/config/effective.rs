@@ -44,7 +44,7 @@ impl Config {
         page.text("bind", self.media.bind);
         page.list("advertise", &self.media.advertise);
         page.text("ports", format!("{}-{}", self.media.ports.0, self.media.ports.1));
-        page.line(&format!("threads = {}    # {} lanes", self.media.threads, self.media.lanes));
+        page.line(&format!("threads = {}    # lanes: {}", self.media.threads, self.media.lanes));
         page.value("opus_bitrate", self.media.opus_bitrate);
         page.value("opus_complexity", self.media.opus_complexity);
         page.duration("port_drain", self.media.port_drain);

@@ -41,7 +41,7 @@ pub(super) struct Book<'d> {
     text: &'d str,
     problems: RefCell<Vec<Problem>>,
     notes: RefCell<Vec<Note>>,
-    places: RefCell<BTreeMap<String, usize>>,
+    places: RefCell<BTreeMap<String, Option<usize>>>,
 }
 
 impl<'d> Book<'d> {
@@ -70,7 +70,14 @@ impl<'d> Book<'d> {
 
     /// The line of a key that was read, when it stands in the file.
     pub(super) fn place(&self, path: &str) -> Option<usize> {
-        self.places.borrow().get(path).copied()
+        self.places.borrow().get(path).copied().flatten()
+    }
+
+    /// Keys that were asked for and do not stand in the file.
+    #[cfg(test)]
+    pub(super) fn never_found(&self) -> Vec<String> {
+        let places = self.places.borrow();
+        places.iter().filter(|(_, line)| line.is_none()).map(|(path, _)| path.clone()).collect()
     }
 
     /// True when nothing was said against any of `paths`: only then can they be compared with each other.
@@ -138,10 +145,10 @@ impl<'d, 'b> Section<'d, 'b> {
     /// The value behind `key`, which counts as known from now on.
     fn entry(&self, key: &'static str) -> Option<(usize, &'b Spanned<DeValue<'d>>)> {
         self.known.borrow_mut().push(key);
-        let (name, value) = self.table?.iter().find(|(name, _)| name.get_ref().as_ref() == key)?;
-        let line = self.book.line(&name.span());
-        self.book.places.borrow_mut().insert(self.path_of(key), line);
-        Some((line, value))
+        let found = self.table.and_then(|table| table.iter().find(|(name, _)| name.get_ref().as_ref() == key));
+        let found = found.map(|(name, value)| (self.book.line(&name.span()), value));
+        self.book.places.borrow_mut().insert(self.path_of(key), found.map(|(line, _)| line));
+        found
     }
 
     /// True when the key stands in the file; it is not marked as known by this.
@@ -267,7 +274,8 @@ impl<'d, 'b> Section<'d, 'b> {
             || format!("take it out; known here: {}", known.join(", ")),
             |nearest| format!("did you mean {nearest}?"),
         );
-        let (reason, nearest) = (format!("is no key of {place}"), nearest.map(str::to_owned));
+        let kind = if matches!(value, DeValue::Table(_)) { "table" } else { "key" };
+        let (reason, nearest) = (format!("is no {kind} of {place}"), nearest.map(str::to_owned));
         self.book.push(Problem { path, line, value: None, reason, fix, nearest });
     }
 }

@@ -396,8 +396,7 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
         Ok(text.to_owned())
     });
     if section.has("instructions") && section.has("instructions_file") {
-        let reason = "stands beside instructions, and only one of the two can hold";
-        section.complain("instructions_file", reason, "take one of them out");
+        context.book.note("agent.instructions", "is not used: instructions_file stands over it");
     }
     let mut tables = BTreeMap::new();
     for language in Language::ALL {
@@ -416,7 +415,7 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
         }
     }
     section.finish();
-    let instructions = written.or(file).map_or_else(|| texts::INSTRUCTIONS.to_owned(), |Given { value, .. }| value);
+    let instructions = file.or(written).map_or_else(|| texts::INSTRUCTIONS.to_owned(), |Given { value, .. }| value);
     Agent { instructions, texts: if tables.is_empty() { texts::all() } else { tables } }
 }
 

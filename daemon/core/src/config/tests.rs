@@ -216,7 +216,6 @@ fn contradictions_between_sections_are_found() {
         ("[openai.turn]\ndetection = \"semantic_vad\"\nsilence = \"1s\"\n", "openai.turn.silence"),
         ("[openai]\nidle_timeout = \"8s\"\n[openai.turn]\ndetection = \"semantic_vad\"\n", "openai.idle_timeout"),
         ("[openai.turn]\nthreshold = 1.5\n", "openai.turn.threshold"),
-        ("[agent]\ninstructions = \"a\"\ninstructions_file = \"there.txt\"\n", "agent.instructions_file"),
         ("[agent]\ninstructions_file = \"gone.txt\"\n", "agent.instructions_file"),
         ("[[trunk]]\nname = \"a-b\"\n[[trunk]]\nname = \"a_b\"\n", "trunk[1].name"),
         ("[[price]]\nmodel = \"new\"\nas_of = \"2026-11-20\"\n", "price[0]"),
@@ -254,6 +253,13 @@ fn texts_of_the_file_stand_over_the_built_in_ones_and_only_its_tables_count() {
     let french = &config.agent.texts[&Language::Fr];
     assert_eq!(french.greeting, "Allô ?");
     assert!(french.apology.starts_with("Désolé"), "the built-in one of the same language");
+}
+
+#[test]
+fn instructions_from_a_file_stand_over_those_beside_it() {
+    let config = good(&format!("{SMALLEST}[agent]\ninstructions = \"a\"\ninstructions_file = \"there.txt\"\n"));
+    assert_eq!(config.agent.instructions, "Be kind.");
+    assert_eq!(config.notes.iter().map(|note| note.path.as_str()).collect::<Vec<_>>(), ["agent.instructions"]);
 }
 
 #[test]
@@ -302,6 +308,58 @@ fn the_effective_configuration_reads_back_as_itself() {
         let first = good(text).effective_toml();
         assert_eq!(good(&first).effective_toml(), first);
     }
+}
+
+/// The shipped example.
+const EXAMPLE: &str = include_str!("../../../../config.example.toml");
+
+/// The example with every key and table in force: `#key` and `#[table]` are switched off, `# words` are words.
+fn uncommented() -> String {
+    let switched_on = |line: &'static str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|first: char| first == '[' || first.is_ascii_alphabetic()) => rest,
+        _ => line,
+    };
+    EXAMPLE.lines().map(switched_on).collect::<Vec<_>>().join("\n").replace("instructions.txt", "there.txt")
+}
+
+#[test]
+fn an_uncommented_key_of_the_example_equals_its_default() {
+    let example = read_with(EXAMPLE, &|_| None).unwrap_or_else(|problems| panic!("{}", plain(&problems)));
+    let empty = read_with("", &|_| None).unwrap();
+    assert_eq!(example.effective_toml(), empty.effective_toml());
+}
+
+#[test]
+fn the_example_with_everything_uncommented_is_still_valid_and_shows_defaults() {
+    let config = good(&uncommented());
+    let plain = good(SMALLEST);
+    let (whatsapp, its_default) = (config.whatsapp.unwrap(), plain.whatsapp.unwrap());
+    assert_eq!(whatsapp.graph_url, its_default.graph_url);
+    assert_eq!((whatsapp.graph_version, whatsapp.stale_after), (its_default.graph_version, its_default.stale_after));
+    let (openai, its_default) = (config.openai.unwrap(), plain.openai.unwrap());
+    assert_eq!((openai.url, openai.model, openai.voice), (its_default.url, its_default.model, its_default.voice));
+    assert_eq!(openai.max_output_tokens, its_default.max_output_tokens);
+    assert_eq!(openai.transcription, its_default.transcription);
+    assert_eq!(format!("{:?}", openai.turn), format!("{:?}", its_default.turn));
+    assert_eq!(config.prices, plain.prices);
+}
+
+#[test]
+fn the_example_lists_every_key() {
+    let text = uncommented();
+    let book = file::Book::new(&text);
+    let table = toml::de::DeTable::parse(&text).unwrap();
+    let read_file = |_: &Path| Ok("words".to_owned());
+    let environment = Environment { host_name: "h", cores: 1, secrets: &all_secrets, read_file: &read_file };
+    check::read_sections(&environment, &book, table.get_ref(), true);
+    let missing: Vec<_> = book.never_found().into_iter().filter(|path| !is_price(path)).collect();
+    assert_eq!(missing, Vec::<String>::new());
+    assert!(text.contains("minute = ") && text.contains("audio_cached = "));
+}
+
+/// The two kinds of price exclude each other in one table, so each stands in one of its own.
+fn is_price(path: &str) -> bool {
+    path.starts_with("price[")
 }
 
 #[test]

@@ -1,0 +1,184 @@
+//! The command line: what can be asked for, and the exit codes of the contract.
+//!
+//! Only parsing; each command's work is a `command` function in the module that owns it, called by `main`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Where the configuration lies unless `--config` says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/sauti/config.toml";
+
+/// How a command ended, as scripts and systemd see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Fine,
+    /// The question was answered, and the answer is bad.
+    Failed,
+    /// A bug or a dead part; systemd starts the service again (`EX_SOFTWARE`).
+    Internal,
+    /// The configuration must be put right first (`EX_CONFIG`).
+    BadConfig,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Fine => 0,
+            Exit::Failed => 1,
+            Exit::Internal => 70,
+            Exit::BadConfig => 78,
+        })
+    }
+}
+
+/// A voice appliance: answers calls and lets the caller talk with a model.
+#[derive(Debug, Parser)]
+#[command(name = "sauti", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Report everything that is wrong with the configuration, or print the effective one, secrets redacted.
+    Check(CheckArgs),
+}
+
+/// Which configuration.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArg {
+    /// The configuration file.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
+
+/// Arguments of `sauti run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub config: ConfigArg,
+}
+
+/// Arguments of `sauti check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `sauti simulate`.
+#[derive(Debug, Clone, Args)]
+pub struct SimulateArgs {
+    /// Callers at one time.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub calls: u32,
+    /// How long each call lasts; by default as long as its conversation.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: Option<u32>,
+    /// How the calls reach the box.
+    #[arg(long, value_name = "DOOR", default_value = "whatsapp", value_parser = ["whatsapp"])]
+    pub door: String,
+    /// The same seed gives the same far ends.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Measure under load: the standard script, all calls up together.
+    #[arg(long)]
+    pub load: bool,
+    /// How late webhooks arrive, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60_000))]
+    pub lag: u32,
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `sauti calls`.
+#[derive(Debug, Clone, Args)]
+pub struct CallsArgs {
+    /// Which configuration; it names the ledger.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to read; the list by default.
+    #[command(subcommand)]
+    pub what: Option<CallsCommand>,
+}
+
+/// What to read from the ledger.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CallsCommand {
+    /// The latest calls, the newest last.
+    List {
+        /// Go on and print each call as it ends.
+        #[arg(long)]
+        follow: bool,
+        /// How many to begin with.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        last: u32,
+    },
+    /// One call with its stages, sessions and cost.
+    Show {
+        /// The call's id, as log and list print it.
+        id: String,
+    },
+    /// Every call as one JSON object a line.
+    Export,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[derive(Debug, Parser)]
+    struct Whole {
+        #[command(subcommand)]
+        command: Every,
+    }
+
+    #[derive(Debug, Subcommand)]
+    enum Every {
+        Run(RunArgs),
+        Check(CheckArgs),
+        Simulate(SimulateArgs),
+        Calls(CallsArgs),
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+        Whole::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let parse = |line: &str| Whole::try_parse_from(line.split(' ')).map(|whole| whole.command);
+        let Ok(Every::Run(run)) = parse("sauti run") else { panic!() };
+        assert_eq!(run.config.config.to_str(), Some("/etc/sauti/config.toml"));
+        let Ok(Every::Check(check)) = parse("sauti check --config a.toml --json") else { panic!() };
+        assert!(check.json && check.config.config.to_str() == Some("a.toml"));
+        let Ok(Every::Simulate(simulate)) = parse("sauti simulate --calls 50 --seconds 30 --load --lag 2000") else {
+            panic!()
+        };
+        assert_eq!((simulate.calls, simulate.seconds, simulate.lag), (50, Some(30), 2000));
+        let Ok(Every::Calls(calls)) = parse("sauti calls list --follow --json") else { panic!() };
+        assert!(calls.json && matches!(calls.what, Some(CallsCommand::List { follow: true, last: 50 })));
+        for wrong in ["sauti run --wibble", "sauti simulate --calls 0", "sauti simulate --door fax", "sauti calls show"]
+        {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
