@@ -1,1 +1,616 @@
-//! To be written.
+//! The WebRTC leg of one audio call: ICE, DTLS-SRTP and RTP, sans-IO.
+//!
+//! This module (this file and those below `webrtc/`) is the only one that names the engine: `rtc`, the sans-IO core of
+//! the `webrtc` project. Of it we drive the parts directly (ICE agent, DTLS endpoint, SRTP context, STUN messages) and
+//! leave its peer connection out. That one would put eight handlers and a statistics store between a packet and its
+//! lane, keep failures to itself, fix the DTLS timer at 1 s, drop media from an SSRC that the description lacks, and
+//! choose codecs by rules that lose Opus beside telephone-event.
+//!
+//! No codec, no jitter buffer, no clock, no socket: a lane passes `now` and datagrams. After every call that takes
+//! `now`, drain [`WebRtcLeg::poll_transmit`], [`WebRtcLeg::poll_event`], [`WebRtcLeg::poll_rtp`] and
+//! [`WebRtcLeg::poll_rtcp`], then ask [`WebRtcLeg::deadline`].
+//!
+//! The engine says things through the `log` crate, among them addresses and ICE credentials, at levels from trace to
+//! warn. Nothing may listen there: no bridge from `log` to our own logging.
+//!
+//! What is allocated per packet: the engine makes one buffer for each packet sent and one for each received, which then
+//! carries the payload to whoever polls it. Beyond those there is nothing (a test counts). Checks, handshakes and
+//! reports allocate more; there is one check every 2 s.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Buf as _, BytesMut};
+use rtc::shared::error::Error;
+
+use crate::webrtc_sdp::{self, OfferFacts, OfferShape, SdpRefusal, Setup};
+use dtls::{Dtls, DtlsEvent, Srtp};
+use ice::{Credentials, Full, Ice, IceEvent, Lite};
+use identity::Draw;
+pub use identity::{Certificate, EngineError};
+use packet::{RTP_HEADER, read_header, says_bye};
+pub use packet::{RtpIn, RtpOut};
+
+mod dtls;
+mod ice;
+mod identity;
+mod packet;
+#[cfg(test)]
+mod tests;
+
+/// Longest payload that is sent: with headers, SRTP and UDP it stays below any path's MTU. 20 ms of Opus at its highest
+/// rate has 1275 bytes, at ours 60 to 160.
+pub const MAX_PAYLOAD: usize = 1_200;
+/// Longest datagram that is looked at.
+const MAX_DATAGRAM: usize = 2_048;
+/// Received packets that wait to be polled; a lane polls after every datagram, so more means that it forgot.
+const MAX_WAITING: usize = 256;
+/// Packets with an SSRC that never passed authentication, for which the engine is still asked. It keeps about 150 bytes
+/// for each such SSRC, so this bounds what a forger can make it keep: 150 KiB.
+const MAX_TRIALS: u16 = 1_000;
+
+/// What a leg has to know about its socket and itself.
+#[derive(Debug, Clone, Copy)]
+pub struct LegSettings<'a> {
+    /// The identity of this process.
+    pub certificate: &'a Certificate,
+    /// What the call's own socket is bound to; may be an unspecified address.
+    pub local: SocketAddr,
+    /// Addresses to advertise as host candidates, best first. May be empty: the far end then learns our address from
+    /// our checks, which suffices wherever outbound UDP does.
+    pub advertise: &'a [SocketAddr],
+}
+
+/// Something that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LegEvent {
+    /// A path is chosen; DTLS begins or is awaited.
+    IceConnected,
+    /// SRTP is up in both directions: media may flow.
+    Connected,
+    /// The far end has been silent on ICE for 5 s; it may come back, so this alone ends no call.
+    Disconnected,
+    /// It came back.
+    Recovered,
+    /// The far end said RTCP BYE: a hang-up seen before any webhook.
+    Bye,
+    /// The far end closed DTLS.
+    Closed,
+    /// There will be no media (any more); nothing follows.
+    Failed(LegFailure),
+}
+
+/// Why a leg failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LegFailure {
+    /// No path within 30 s, or silence on it for 30 s.
+    Ice,
+    /// The handshake was refused or never completed.
+    Dtls,
+    /// The far end's certificate is not the one that its description announced.
+    WrongCertificate,
+}
+
+/// Why a packet was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// SRTP is not up, or the leg is over.
+    #[error("the leg is not connected; wait for its Connected event")]
+    NotConnected,
+    /// The payload is too long.
+    #[error("the payload has {0} bytes; at most {MAX_PAYLOAD} are sent")]
+    TooLong(usize),
+    /// The engine refused, for instance RTCP that is none.
+    #[error("the engine refused to protect the packet")]
+    Refused,
+}
+
+/// What was counted over the life of a leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LegCounters {
+    /// RTP packets received and delivered.
+    pub rtp_in: u64,
+    /// RTP packets sent.
+    pub rtp_out: u64,
+    /// RTCP datagrams received and delivered.
+    pub rtcp_in: u64,
+    /// RTCP datagrams sent.
+    pub rtcp_out: u64,
+    /// Checks that were not for us or not authentic, and answers to nothing that we asked.
+    pub stun_refused: u64,
+    /// DTLS or media from an address that passed no check.
+    pub strangers: u64,
+    /// Media before there were keys.
+    pub early: u64,
+    /// SRTP or SRTCP that failed authentication.
+    pub srtp_failures: u64,
+    /// SRTP or SRTCP that came twice or too late.
+    pub replayed: u64,
+    /// Truncated, oversized or unknown datagrams.
+    pub bad_packets: u64,
+    /// Received packets thrown away because nobody polled.
+    pub unpolled: u64,
+}
+
+/// Payload types in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayloadTypes {
+    /// Opus.
+    pub opus: u8,
+    /// telephone-event at 8000 Hz, where negotiated.
+    pub telephone_event: Option<u8>,
+}
+
+/// One side of one call.
+pub struct WebRtcLeg {
+    certificate: Certificate,
+    ice: Ice,
+    dtls: Option<Dtls>,
+    srtp: Option<Box<Srtp>>,
+    /// Where media goes: the address of the chosen pair.
+    peer: Option<SocketAddr>,
+    over: bool,
+    ssrc: u32,
+    payload_types: PayloadTypes,
+    /// Every payload type of our offer; empty for a leg that answered.
+    offered: Vec<u8>,
+    /// SSRCs that passed authentication, RTP and RTCP alike, newest last.
+    known: Vec<u32>,
+    trials: u16,
+    plain: Vec<u8>,
+    outbox: VecDeque<(SocketAddr, BytesMut)>,
+    events: VecDeque<LegEvent>,
+    rtp: VecDeque<RtpIn>,
+    rtcp: VecDeque<BytesMut>,
+    counters: LegCounters,
+}
+
+impl std::fmt::Debug for WebRtcLeg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebRtcLeg")
+            .field("connected", &self.srtp.is_some())
+            .field("over", &self.over)
+            .field("payload_types", &self.payload_types)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WebRtcLeg {
+    /// Answers an offer: returns the leg, already checking, and the answer's final bytes.
+    ///
+    /// # Errors
+    /// Why the offer cannot become a call.
+    pub fn answer(now: Instant, offer: &str, settings: &LegSettings<'_>) -> Result<(Self, String), SdpRefusal> {
+        Self::answer_to(now, &OfferFacts::read(offer)?, settings)
+    }
+
+    /// Answers an offer that has been read already.
+    ///
+    /// We are the DTLS client unless the offer takes that part, and we control ICE when the far end is ICE-lite.
+    ///
+    /// # Errors
+    /// [`SdpRefusal::Engine`] when the engine cannot be set up.
+    pub fn answer_to(
+        now: Instant,
+        offer: &OfferFacts,
+        settings: &LegSettings<'_>,
+    ) -> Result<(Self, String), SdpRefusal> {
+        let certificate = settings.certificate;
+        let draw = Draw::new(&*certificate.provider)?;
+        let client = offer.setup != Setup::Active;
+        let sdp = webrtc_sdp::write_answer(offer, &draw.local_side(settings), client);
+
+        let bases = ice::bases(settings.local, settings.advertise);
+        let mut full = Full::new(now, draw.credentials.clone(), bases, Arc::clone(&certificate.provider))
+            .map_err(|_| SdpRefusal::Engine)?;
+        let peer = Credentials { ufrag: offer.ice_ufrag.clone(), pwd: offer.ice_pwd.clone() };
+        full.start(now, offer.ice_lite, peer, &offer.candidates).map_err(|_| SdpRefusal::Engine)?;
+        let dtls = Dtls::new(now, client, certificate, offer.sha256.clone()).map_err(|_| SdpRefusal::Engine)?;
+
+        let payload_types = PayloadTypes { opus: offer.opus.payload_type, telephone_event: offer.telephone_event };
+        let mut leg = Self::new(certificate.clone(), Ice::Full(Box::new(full)), draw.ssrc, payload_types);
+        leg.dtls = Some(dtls);
+        Ok((leg, sdp))
+    }
+
+    /// Makes an offer, as a caller: returns the leg, waiting for [`Self::accept_answer`], and the offer.
+    ///
+    /// # Errors
+    /// [`SdpRefusal::Engine`] when the engine cannot be set up.
+    pub fn offer(now: Instant, settings: &LegSettings<'_>, shape: &OfferShape) -> Result<(Self, String), SdpRefusal> {
+        let certificate = settings.certificate;
+        let mut draw = Draw::new(&*certificate.provider)?;
+        draw.session_id = shape.created_ms;
+        if shape.ice_lite {
+            // As WhatsApp writes it: 16 bytes in base64, which is outside RFC 8839's alphabet.
+            draw.credentials.pwd.truncate(21);
+            draw.credentials.pwd.push_str("g==");
+        }
+        let sdp = webrtc_sdp::write_offer(shape, &draw.local_side(settings));
+        let offered = OfferFacts::read(&sdp)?.payload_types;
+
+        let provider = Arc::clone(&certificate.provider);
+        let ice = if shape.ice_lite {
+            Ice::Lite(Lite::new(now, draw.credentials.clone(), provider))
+        } else {
+            let bases = ice::bases(settings.local, settings.advertise);
+            let full = Full::new(now, draw.credentials.clone(), bases, provider).map_err(|_| SdpRefusal::Engine)?;
+            Ice::Full(Box::new(full))
+        };
+        let payload_types = PayloadTypes { opus: shape.opus, telephone_event: shape.telephone_event };
+        let mut leg = Self::new(certificate.clone(), ice, draw.ssrc, payload_types);
+        leg.offered = offered;
+        Ok((leg, sdp))
+    }
+
+    fn new(certificate: Certificate, ice: Ice, ssrc: u32, payload_types: PayloadTypes) -> Self {
+        Self {
+            certificate,
+            ice,
+            dtls: None,
+            srtp: None,
+            peer: None,
+            over: false,
+            ssrc,
+            payload_types,
+            offered: Vec::new(),
+            known: Vec::new(),
+            trials: 0,
+            plain: Vec::with_capacity(RTP_HEADER + MAX_PAYLOAD),
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
+            rtp: VecDeque::new(),
+            rtcp: VecDeque::new(),
+            counters: LegCounters::default(),
+        }
+    }
+
+    /// Takes the answer to our offer; from now on checks are answered and DTLS is possible. Once only: a second answer
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// Why the answer cannot become a call; the leg is as before then.
+    pub fn accept_answer(&mut self, now: Instant, answer: &str) -> Result<(), SdpRefusal> {
+        if self.dtls.is_some() {
+            return Ok(());
+        }
+        let answer = OfferFacts::read_answer(answer)?;
+        if answer.payload_types.iter().any(|pt| !self.offered.contains(pt)) {
+            return Err(SdpRefusal::ForeignPayloadType);
+        }
+        let client = answer.setup == Setup::Passive;
+        let dtls = Dtls::new(now, client, &self.certificate, answer.sha256).map_err(|_| SdpRefusal::Engine)?;
+        match &mut self.ice {
+            Ice::Lite(lite) => lite.start(now, answer.ice_ufrag),
+            Ice::Full(full) => {
+                let peer = Credentials { ufrag: answer.ice_ufrag, pwd: answer.ice_pwd };
+                full.start(now, true, peer, &answer.candidates).map_err(|_| SdpRefusal::Engine)?;
+            }
+        }
+        self.payload_types = PayloadTypes { opus: answer.opus.payload_type, telephone_event: answer.telephone_event };
+        self.dtls = Some(dtls);
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Tells the leg that the far end has our answer (pre-accept returned 200): what went unanswered so far, checks or
+    /// hellos, is due again at once.
+    pub fn answer_delivered(&mut self, now: Instant) {
+        if self.over {
+            return;
+        }
+        self.ice.hurry(now);
+        if let Some(dtls) = &mut self.dtls {
+            dtls.hurry(now);
+        }
+    }
+
+    /// Takes a datagram from the call's socket, whatever it is and whoever sent it.
+    pub fn receive(&mut self, now: Instant, from: SocketAddr, packet: &[u8]) {
+        if self.over {
+            return;
+        }
+        // A socket bound to all of IPv6 shows IPv4 peers in mapped form; candidates have the plain one.
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        match packet {
+            _ if packet.len() > MAX_DATAGRAM => self.counters.bad_packets += 1,
+            [0..=3, ..] => {
+                if self.ice.receive(now, from, packet).is_err() {
+                    self.counters.stun_refused += 1;
+                }
+            }
+            [20..=63 | 128..=191, ..] if self.peer != Some(from) && !self.ice.has_verified(from) => {
+                self.counters.strangers += 1;
+            }
+            [20..=63, ..] => self.receive_dtls(now, packet),
+            [128..=191, 192..=223, ..] => self.receive_rtcp(packet),
+            [128..=191, _, ..] => self.receive_rtp(now, packet),
+            _ => self.counters.bad_packets += 1,
+        }
+        self.pump(now);
+    }
+
+    /// The next datagram to send, and where to.
+    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, BytesMut)> {
+        self.outbox.pop_front()
+    }
+
+    /// What changed, oldest first.
+    pub fn poll_event(&mut self) -> Option<LegEvent> {
+        self.events.pop_front()
+    }
+
+    /// The next received RTP packet, in order of arrival.
+    pub fn poll_rtp(&mut self) -> Option<RtpIn> {
+        self.rtp.pop_front()
+    }
+
+    /// The next received RTCP datagram, decrypted: a compound packet, to be read by `sauti_core::media::rtcp`.
+    pub fn poll_rtcp(&mut self) -> Option<BytesMut> {
+        self.rtcp.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due; `None` when nothing is awaited.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.over {
+            return None;
+        }
+        let dtls = self.dtls.as_ref().and_then(Dtls::deadline);
+        [self.ice.deadline(), dtls].into_iter().flatten().min()
+    }
+
+    /// Does what is due. Harmless when nothing is.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.over {
+            return;
+        }
+        self.ice.handle_timeout(now);
+        let event = self.dtls.as_mut().and_then(|dtls| dtls.handle_timeout(now));
+        self.settle(event);
+        self.pump(now);
+    }
+
+    /// Sends an RTP packet from our SSRC.
+    ///
+    /// # Errors
+    /// Nothing was sent; see [`SendError`].
+    pub fn send_rtp(&mut self, packet: &RtpOut<'_>) -> Result<(), SendError> {
+        let (Some(srtp), Some(peer), false) = (&mut self.srtp, self.peer, self.over) else {
+            return Err(SendError::NotConnected);
+        };
+        if packet.payload.len() > MAX_PAYLOAD {
+            return Err(SendError::TooLong(packet.payload.len()));
+        }
+        let header = packet.write(self.ssrc, &mut self.plain);
+        let protected = srtp.out.encrypt_rtp_with_header(&self.plain, &header).map_err(|_| SendError::Refused)?;
+        self.outbox.push_back((peer, protected));
+        self.counters.rtp_out += 1;
+        Ok(())
+    }
+
+    /// Sends a compound RTCP packet (SR or RR first), protected.
+    ///
+    /// # Errors
+    /// Nothing was sent; see [`SendError`].
+    pub fn send_rtcp(&mut self, compound: &[u8]) -> Result<(), SendError> {
+        let (Some(srtp), Some(peer), false) = (&mut self.srtp, self.peer, self.over) else {
+            return Err(SendError::NotConnected);
+        };
+        if compound.len() > MAX_PAYLOAD {
+            return Err(SendError::TooLong(compound.len()));
+        }
+        let protected = srtp.out.encrypt_rtcp(compound).map_err(|_| SendError::Refused)?;
+        self.outbox.push_back((peer, protected));
+        self.counters.rtcp_out += 1;
+        Ok(())
+    }
+
+    /// Says goodbye (RTCP BYE, then DTLS `close_notify`) and ends the leg; drain [`Self::poll_transmit`] once more.
+    /// No event follows.
+    pub fn close(&mut self, now: Instant) {
+        if self.over {
+            return;
+        }
+        let [a, b, c, d] = self.ssrc.to_be_bytes();
+        // An empty receiver report and a BYE for our one source.
+        let bye = [0x80, 201, 0, 1, a, b, c, d, 0x81, 203, 0, 1, a, b, c, d];
+        // Before SRTP is up there is nobody to say it to.
+        self.send_rtcp(&bye).ok();
+        if let Some(dtls) = &mut self.dtls {
+            dtls.close(now);
+        }
+        self.pump(now);
+        self.over = true;
+        self.events.clear();
+    }
+
+    /// Our one synchronization source.
+    #[must_use]
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// Payload types in force; those offered, until an answer came.
+    #[must_use]
+    pub fn payload_types(&self) -> PayloadTypes {
+        self.payload_types
+    }
+
+    /// Whether media may be sent.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.srtp.is_some() && !self.over
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> LegCounters {
+        self.counters
+    }
+
+    fn receive_dtls(&mut self, now: Instant, packet: &[u8]) {
+        let Some(dtls) = &mut self.dtls else {
+            self.counters.strangers += 1;
+            return;
+        };
+        match dtls.receive(now, packet) {
+            Ok(event) => self.settle(event),
+            Err(_) => self.counters.bad_packets += 1,
+        }
+    }
+
+    fn receive_rtp(&mut self, now: Instant, packet: &[u8]) {
+        let Some(header) = read_header(packet) else {
+            self.counters.bad_packets += 1;
+            return;
+        };
+        let Some(srtp) = &mut self.srtp else {
+            self.counters.early += 1;
+            return;
+        };
+        let known = self.known.contains(&header.ssrc);
+        if !known && self.trials >= MAX_TRIALS {
+            self.counters.srtp_failures += 1;
+            return;
+        }
+        let mut plain = match srtp.inn.decrypt_rtp_with_header(packet, &header.engine(packet)) {
+            Ok(plain) => plain,
+            Err(error) => {
+                self.refused(&error, known);
+                return;
+            }
+        };
+        self.learn(header.ssrc);
+        if plain.len() < header.bytes {
+            self.counters.bad_packets += 1;
+            return;
+        }
+        plain.advance(header.bytes);
+        if header.padded {
+            let padding = usize::from(plain.last().copied().unwrap_or_default());
+            let Some(keep) = plain.len().checked_sub(padding).filter(|_| padding != 0) else {
+                self.counters.bad_packets += 1;
+                return;
+            };
+            plain.truncate(keep);
+        }
+        self.counters.rtp_in += 1;
+        if self.rtp.len() >= MAX_WAITING {
+            self.rtp.pop_front();
+            self.counters.unpolled += 1;
+        }
+        self.rtp.push_back(RtpIn {
+            payload_type: header.payload_type,
+            marker: header.marker,
+            sequence: header.sequence,
+            timestamp: header.timestamp,
+            ssrc: header.ssrc,
+            at: now,
+            payload: plain,
+        });
+    }
+
+    fn receive_rtcp(&mut self, packet: &[u8]) {
+        let Some(&[_, _, _, _, a, b, c, d]) = packet.first_chunk::<8>() else {
+            self.counters.bad_packets += 1;
+            return;
+        };
+        let Some(srtp) = &mut self.srtp else {
+            self.counters.early += 1;
+            return;
+        };
+        let ssrc = u32::from_be_bytes([a, b, c, d]);
+        let known = self.known.contains(&ssrc);
+        if !known && self.trials >= MAX_TRIALS {
+            self.counters.srtp_failures += 1;
+            return;
+        }
+        let plain = match srtp.inn.decrypt_rtcp(packet) {
+            Ok(plain) => plain,
+            Err(error) => {
+                self.refused(&error, known);
+                return;
+            }
+        };
+        self.learn(ssrc);
+        self.counters.rtcp_in += 1;
+        if says_bye(&plain) {
+            self.events.push_back(LegEvent::Bye);
+        }
+        if self.rtcp.len() >= MAX_WAITING {
+            self.rtcp.pop_front();
+            self.counters.unpolled += 1;
+        }
+        self.rtcp.push_back(plain);
+    }
+
+    fn refused(&mut self, error: &Error, known: bool) {
+        match error {
+            Error::SrtpSsrcDuplicated(..) | Error::SrtcpSsrcDuplicated(..) => self.counters.replayed += 1,
+            Error::ErrTooShortRtp | Error::ErrTooShortRtcp => self.counters.bad_packets += 1,
+            _ => {
+                self.counters.srtp_failures += 1;
+                if !known {
+                    self.trials = self.trials.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// Remembers an SSRC that passed authentication. The peer holds the keys, so this list is as long as it wishes,
+    /// up to 64.
+    fn learn(&mut self, ssrc: u32) {
+        if !self.known.contains(&ssrc) && self.known.len() < 64 {
+            self.known.push(ssrc);
+        }
+    }
+
+    fn settle(&mut self, event: Option<DtlsEvent>) {
+        match event {
+            None => {}
+            Some(DtlsEvent::Connected(keys)) => {
+                self.srtp = Some(keys);
+                self.events.push_back(LegEvent::Connected);
+            }
+            Some(DtlsEvent::PeerClosed) => self.events.push_back(LegEvent::Closed),
+            Some(DtlsEvent::Failed(failure)) => self.end(failure),
+        }
+    }
+
+    fn end(&mut self, failure: LegFailure) {
+        if !self.over {
+            self.over = true;
+            self.events.push_back(LegEvent::Failed(failure));
+        }
+    }
+
+    /// Moves what the parts have to say into our queues.
+    fn pump(&mut self, now: Instant) {
+        while let Some(event) = self.ice.poll_event() {
+            match event {
+                IceEvent::Selected(peer) => {
+                    if self.peer.replace(peer).is_none() {
+                        self.events.push_back(LegEvent::IceConnected);
+                    }
+                    let event = self.dtls.as_mut().and_then(|dtls| dtls.start(now));
+                    self.settle(event);
+                }
+                IceEvent::Disconnected => self.events.push_back(LegEvent::Disconnected),
+                IceEvent::Recovered => self.events.push_back(LegEvent::Recovered),
+                IceEvent::Failed => self.end(LegFailure::Ice),
+            }
+        }
+        while let Some(out) = self.ice.poll_transmit() {
+            self.outbox.push_back(out);
+        }
+        while let Some(packet) = self.dtls.as_mut().and_then(Dtls::poll_transmit) {
+            if let Some(peer) = self.peer {
+                self.outbox.push_back((peer, packet));
+            }
+        }
+    }
+}

@@ -1,1 +1,534 @@
-//! To be written.
+//! SDP of a single audio call: what the far end said, as facts, and what we say, as text.
+//!
+//! No engine here and no state. The engine never sees a foreign SDP: [`OfferFacts`] holds everything that a leg needs,
+//! and both our answers and our offers are written line by line, so that what Meta's validator checks (one fingerprint,
+//! one SSRC, one component, `ptime`, CRLF) cannot drift with a version of the engine.
+//!
+//! Reading is tolerant where calls were seen to differ (LF alone, no last line end, a password outside RFC 8839's
+//! alphabet, attributes at session or media level) and refuses what could not become a call. Driven by
+//! [`crate::webrtc`]; safe for any bytes. A refusal names its reason and never carries SDP text.
+
+use std::net::{IpAddr, SocketAddr};
+
+mod write;
+
+pub use write::OfferShape;
+pub(crate) use write::{LocalSide, write_answer, write_offer};
+
+/// Longest SDP that is read. A real WhatsApp offer has about 1 KiB, a browser's with 50 candidates about 8 KiB.
+pub const MAX_SDP_BYTES: usize = 64 * 1024;
+/// Most candidates that are kept, by priority; more would only multiply connectivity checks.
+pub const MAX_CANDIDATES: usize = 64;
+/// Payload type that WhatsApp gives to telephone-event, and assumes where an offer of ours lacks one.
+pub const WHATSAPP_TELEPHONE_EVENT: u8 = 126;
+/// Payload type that WhatsApp (and every browser) gives to Opus.
+pub const WHATSAPP_OPUS: u8 = 111;
+
+/// Why a session description cannot become a call. Never holds text of the description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum SdpRefusal {
+    /// Longer than [`MAX_SDP_BYTES`].
+    #[error("the session description has {0} bytes; at most {MAX_SDP_BYTES} are read")]
+    TooLong(usize),
+    /// It does not begin with `v=0`.
+    #[error("this is no session description: it does not begin with v=0")]
+    NotSdp,
+    /// There is no audio section, or it is switched off (port 0).
+    #[error("the session description has no audio section in use; offer one m=audio section")]
+    NoAudio,
+    /// A video section is there.
+    #[error("the session description has a video section; only audio calls are answered")]
+    Video,
+    /// A second audio section, a data channel or something else is there.
+    #[error("the session description has more than one section; offer a single m=audio section")]
+    ExtraMedia,
+    /// Keys come by `a=crypto` alone, without DTLS.
+    #[error("the session description offers SDES keys only; offer DTLS-SRTP with a fingerprint")]
+    SdesOnly,
+    /// No fingerprint of any kind.
+    #[error("the session description has no DTLS fingerprint; add a=fingerprint:sha-256")]
+    NoFingerprint,
+    /// There are fingerprints, none of them a well-formed sha-256.
+    #[error("the session description has no well-formed sha-256 fingerprint; add a=fingerprint:sha-256")]
+    NoSha256,
+    /// ICE user fragment or password are missing or unusable.
+    #[error("the session description has no usable ice-ufrag and ice-pwd")]
+    NoIceCredentials,
+    /// RTP and RTCP are to use two ports.
+    #[error("the session description lacks a=rtcp-mux; RTP and RTCP share one port here")]
+    NoRtcpMux,
+    /// `a=mid` is not a token, so it cannot be echoed.
+    #[error("the media identification is no token of at most 64 characters")]
+    BadMid,
+    /// `opus/48000/2` is not among the payload types.
+    #[error("the session description offers no opus/48000/2")]
+    NoOpus,
+    /// `a=setup` says `holdconn`, or an answer says `actpass` or nothing.
+    #[error("the DTLS setup role is unusable: an offer is actpass, active or passive, an answer active or passive")]
+    BadSetup,
+    /// An answer uses payload types that our offer does not have.
+    #[error("the answer uses a payload type that was not offered")]
+    ForeignPayloadType,
+    /// The engine could not be set up (randomness, certificate or a limit of its own).
+    #[error("the WebRTC engine could not be set up for this description")]
+    Engine,
+}
+
+impl SdpRefusal {
+    /// A short constant name, for a metric's label or a log field.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TooLong(_) => "too_long",
+            Self::NotSdp => "not_sdp",
+            Self::NoAudio => "no_audio",
+            Self::Video => "video",
+            Self::ExtraMedia => "extra_media",
+            Self::SdesOnly => "sdes_only",
+            Self::NoFingerprint => "no_fingerprint",
+            Self::NoSha256 => "no_sha256",
+            Self::NoIceCredentials => "no_ice_credentials",
+            Self::NoRtcpMux => "no_rtcp_mux",
+            Self::BadMid => "bad_mid",
+            Self::NoOpus => "no_opus",
+            Self::BadSetup => "bad_setup",
+            Self::ForeignPayloadType => "foreign_payload_type",
+            Self::Engine => "engine",
+        }
+    }
+}
+
+/// Who opens the DTLS handshake, as `a=setup` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Either; the answerer chooses.
+    ActPass,
+    /// The side that says it sends the ClientHello.
+    Active,
+    /// The side that says it waits for one.
+    Passive,
+}
+
+/// Which way audio flows, seen from whoever wrote the description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Direction {
+    /// Both ways.
+    #[default]
+    SendRecv,
+    /// Only from the writer.
+    SendOnly,
+    /// Only to the writer.
+    RecvOnly,
+    /// Neither.
+    Inactive,
+}
+
+impl Direction {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::SendRecv => "sendrecv",
+            Self::SendOnly => "sendonly",
+            Self::RecvOnly => "recvonly",
+            Self::Inactive => "inactive",
+        }
+    }
+
+    const fn mirrored(self) -> Self {
+        match self {
+            Self::SendOnly => Self::RecvOnly,
+            Self::RecvOnly => Self::SendOnly,
+            same => same,
+        }
+    }
+}
+
+/// How the far end wants its Opus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpusFacts {
+    /// Payload type that stands for Opus in this call.
+    pub payload_type: u8,
+    /// `maxplaybackrate` in Hz: more bandwidth than this is wasted on the far end. WhatsApp says 16000.
+    pub max_playback_rate: Option<u32>,
+    /// `maxaveragebitrate` in bit/s. WhatsApp says 20000.
+    pub max_average_bitrate: Option<u32>,
+    /// `useinbandfec=1`: the far end makes use of in-band error correction.
+    pub in_band_fec: bool,
+}
+
+/// An address at which the far end may be reached: UDP, RTP component, literal IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteCandidate {
+    /// Where.
+    pub addr: SocketAddr,
+    /// The far end's preference; higher comes first.
+    pub priority: u32,
+}
+
+/// What a session description says about one audio call, as far as a call needs it.
+///
+/// Holds no free text but the ICE credentials and `mid`; its `Debug` shows neither those nor addresses.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OfferFacts {
+    /// Session id of the `o=` line, when it is a number.
+    pub session_id: Option<u64>,
+    /// The far end is ICE-lite: it never sends checks, so we control and must.
+    pub ice_lite: bool,
+    /// DTLS role; `actpass` where the description has none.
+    pub setup: Setup,
+    /// Direction of the audio section.
+    pub direction: Direction,
+    /// `a=mid`, a token.
+    pub mid: Option<String>,
+    /// ICE user fragment of the far end.
+    pub ice_ufrag: String,
+    /// ICE password of the far end, as it stands (WhatsApp's ends in `==`).
+    pub ice_pwd: String,
+    /// How many `a=fingerprint` lines count for the audio section, of any algorithm.
+    pub fingerprints: usize,
+    /// The SHA-256 digests among them; the peer's certificate must match one.
+    pub sha256: Vec<[u8; 32]>,
+    /// Opus, as offered.
+    pub opus: OpusFacts,
+    /// Payload type of telephone-event at 8000 Hz (RFC 4733), if offered.
+    pub telephone_event: Option<u8>,
+    /// PCMA is offered too.
+    pub pcma: bool,
+    /// PCMU is offered too.
+    pub pcmu: bool,
+    /// Every payload type of the audio section, in order.
+    pub payload_types: Vec<u8>,
+    /// Packet time in ms, if given.
+    pub ptime: Option<u32>,
+    /// SSRCs that the audio section declares (browsers may strip them).
+    pub ssrcs: Vec<u32>,
+    /// Usable candidates, highest priority first, at most [`MAX_CANDIDATES`].
+    pub candidates: Vec<RemoteCandidate>,
+    /// Candidates that cannot be used: TCP, `.local`, second component, unreadable, or beyond the limit.
+    pub candidates_skipped: usize,
+}
+
+impl std::fmt::Debug for OfferFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OfferFacts")
+            .field("ice_lite", &self.ice_lite)
+            .field("setup", &self.setup)
+            .field("direction", &self.direction)
+            .field("fingerprints", &self.fingerprints)
+            .field("opus", &self.opus)
+            .field("telephone_event", &self.telephone_event)
+            .field("payload_types", &self.payload_types)
+            .field("candidates", &self.candidates.len())
+            .field("candidates_skipped", &self.candidates_skipped)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OfferFacts {
+    /// Reads an offer.
+    ///
+    /// # Errors
+    /// Says why the offer cannot become a call; see [`SdpRefusal`].
+    pub fn read(text: &str) -> Result<Self, SdpRefusal> {
+        read(text)
+    }
+
+    /// Reads the answer to an offer of ours, which must have settled the DTLS role.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and [`SdpRefusal::BadSetup`] where the role is open.
+    pub fn read_answer(text: &str) -> Result<Self, SdpRefusal> {
+        let facts = read(text)?;
+        if facts.setup == Setup::ActPass { Err(SdpRefusal::BadSetup) } else { Ok(facts) }
+    }
+
+    /// When the far end made the offer, in ms since 1970, if the session id can be such a time.
+    ///
+    /// WhatsApp writes the creation time there, browsers a random number of 63 bits; a range of 2017 to 2100 keeps
+    /// those apart for all practical purposes.
+    #[must_use]
+    pub fn created_ms(&self) -> Option<u64> {
+        self.session_id.filter(|id| (1_500_000_000_000..4_102_444_800_000).contains(id))
+    }
+}
+
+/// Attributes as they stand at one level (session or media) before the two are merged.
+#[derive(Default)]
+struct Level<'a> {
+    ufrag: Option<&'a str>,
+    pwd: Option<&'a str>,
+    setup: Option<&'a str>,
+    fingerprints: Vec<&'a str>,
+    direction: Option<Direction>,
+    ice_lite: bool,
+}
+
+impl<'a> Level<'a> {
+    /// Takes `attribute` if it is one that may stand at either level.
+    fn take(&mut self, name: &'a str, value: &'a str) -> bool {
+        match name {
+            "ice-ufrag" => self.ufrag = Some(value),
+            "ice-pwd" => self.pwd = Some(value),
+            "setup" => self.setup = Some(value),
+            "fingerprint" => self.fingerprints.push(value),
+            "ice-lite" => self.ice_lite = true,
+            "sendrecv" => self.direction = Some(Direction::SendRecv),
+            "sendonly" => self.direction = Some(Direction::SendOnly),
+            "recvonly" => self.direction = Some(Direction::RecvOnly),
+            "inactive" => self.direction = Some(Direction::Inactive),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// What only the audio section says.
+#[derive(Default)]
+struct Audio<'a> {
+    payload_types: Vec<u8>,
+    rtpmaps: Vec<(u8, &'a str)>,
+    fmtps: Vec<(u8, &'a str)>,
+    candidates: Vec<RemoteCandidate>,
+    candidates_skipped: usize,
+    ssrcs: Vec<u32>,
+    mid: Option<&'a str>,
+    ptime: Option<u32>,
+    rtcp_mux: bool,
+    sdes: bool,
+}
+
+fn read(text: &str) -> Result<OfferFacts, SdpRefusal> {
+    if text.len() > MAX_SDP_BYTES {
+        return Err(SdpRefusal::TooLong(text.len()));
+    }
+    let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    if lines.next().map(str::trim_end) != Some("v=0") {
+        return Err(SdpRefusal::NotSdp);
+    }
+
+    let mut session = Level::default();
+    let mut media = Level::default();
+    let mut audio: Option<Audio<'_>> = None;
+    let mut session_id = None;
+    let mut video = false;
+    let mut sections = 0_usize;
+    for line in lines {
+        let Some((kind, value)) = line.split_once('=') else { continue };
+        match kind {
+            "o" => session_id = value.split_ascii_whitespace().nth(1).and_then(|id| id.parse().ok()),
+            "m" => {
+                sections += 1;
+                video |= value.starts_with("video");
+                if audio.is_none() && value.starts_with("audio ") {
+                    audio = read_media_line(value);
+                }
+            }
+            "a" => {
+                let (name, value) = value.split_once(':').unwrap_or((value, ""));
+                let (name, value) = (name.trim(), value.trim());
+                let level = if sections == 0 { &mut session } else { &mut media };
+                if let (false, Some(audio), 1) = (level.take(name, value), &mut audio, sections) {
+                    audio.take(name, value);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    if video {
+        return Err(SdpRefusal::Video);
+    }
+    let audio = audio.ok_or(SdpRefusal::NoAudio)?;
+    if sections != 1 {
+        return Err(SdpRefusal::ExtraMedia);
+    }
+    facts(session_id, &session, &media, audio)
+}
+
+/// Reads `audio <port> <profile> <payload types>`; `None` where the section is switched off or unreadable.
+fn read_media_line(value: &str) -> Option<Audio<'_>> {
+    let mut words = value.split_ascii_whitespace().skip(1);
+    let port = words.next()?.split('/').next()?.parse::<u16>().ok()?;
+    let _profile = words.next()?;
+    let mut audio = Audio::default();
+    for payload_type in words.filter_map(|word| word.parse::<u8>().ok()).filter(|pt| *pt < 128) {
+        if !audio.payload_types.contains(&payload_type) {
+            audio.payload_types.push(payload_type);
+        }
+    }
+    (port != 0).then_some(audio)
+}
+
+impl<'a> Audio<'a> {
+    fn take(&mut self, name: &'a str, value: &'a str) {
+        match name {
+            "rtpmap" | "fmtp" => {
+                let Some((pt, rest)) = value.split_once(' ') else { return };
+                let Ok(pt) = pt.parse::<u8>() else { return };
+                let list = if name == "rtpmap" { &mut self.rtpmaps } else { &mut self.fmtps };
+                if !list.iter().any(|(known, _)| *known == pt) {
+                    list.push((pt, rest.trim()));
+                }
+            }
+            "candidate" => match read_candidate(value) {
+                Some(candidate) if !self.candidates.iter().any(|known| known.addr == candidate.addr) => {
+                    self.candidates.push(candidate);
+                }
+                _ => self.candidates_skipped += 1,
+            },
+            "ssrc" => {
+                let ssrc = value.split_ascii_whitespace().next().and_then(|word| word.parse().ok());
+                if let Some(ssrc) = ssrc
+                    && self.ssrcs.len() < 16
+                    && !self.ssrcs.contains(&ssrc)
+                {
+                    self.ssrcs.push(ssrc);
+                }
+            }
+            "mid" => self.mid = Some(value),
+            "ptime" => self.ptime = value.parse().ok(),
+            "rtcp-mux" => self.rtcp_mux = true,
+            "crypto" => self.sdes = true,
+            _ => {}
+        }
+    }
+
+    /// The payload type of the section whose encoding name, clock and channels are `wanted` (lower case).
+    fn find(&self, wanted: &[&str]) -> Option<u8> {
+        self.payload_types.iter().copied().find(|pt| {
+            self.rtpmaps
+                .iter()
+                .any(|(known, codec)| known == pt && wanted.iter().any(|name| codec.eq_ignore_ascii_case(name)))
+        })
+    }
+
+    fn offers_static(&self, payload_type: u8, name: &str) -> bool {
+        self.find(&[name]).is_some()
+            || (self.payload_types.contains(&payload_type) && !self.rtpmaps.iter().any(|(pt, _)| *pt == payload_type))
+    }
+
+    fn opus(&self) -> Option<OpusFacts> {
+        let payload_type = self.find(&["opus/48000/2"])?;
+        let fmtp = self.fmtps.iter().find(|(pt, _)| *pt == payload_type).map_or("", |(_, text)| *text);
+        let parameter = |name: &str| {
+            fmtp.split(';')
+                .filter_map(|pair| pair.split_once('='))
+                .find(|(key, _)| key.trim().eq_ignore_ascii_case(name))
+                .and_then(|(_, value)| value.trim().parse::<u32>().ok())
+        };
+        Some(OpusFacts {
+            payload_type,
+            max_playback_rate: parameter("maxplaybackrate"),
+            max_average_bitrate: parameter("maxaveragebitrate"),
+            in_band_fec: parameter("useinbandfec") == Some(1),
+        })
+    }
+}
+
+fn facts(
+    session_id: Option<u64>,
+    session: &Level<'_>,
+    media: &Level<'_>,
+    mut audio: Audio<'_>,
+) -> Result<OfferFacts, SdpRefusal> {
+    let fingerprints = if media.fingerprints.is_empty() { &session.fingerprints } else { &media.fingerprints };
+    if fingerprints.is_empty() {
+        return Err(if audio.sdes { SdpRefusal::SdesOnly } else { SdpRefusal::NoFingerprint });
+    }
+    let sha256: Vec<[u8; 32]> = fingerprints.iter().filter_map(|value| read_sha256(value)).take(8).collect();
+    if sha256.is_empty() {
+        return Err(SdpRefusal::NoSha256);
+    }
+    let setup = match media.setup.or(session.setup).map(str::to_ascii_lowercase).as_deref() {
+        None | Some("actpass") => Setup::ActPass,
+        Some("active") => Setup::Active,
+        Some("passive") => Setup::Passive,
+        Some(_) => return Err(SdpRefusal::BadSetup),
+    };
+    let credential = |own: Option<&str>, shared: Option<&str>, least: usize| {
+        own.or(shared)
+            .filter(|text| (least..=256).contains(&text.len()))
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'))
+            .map(str::to_owned)
+            .ok_or(SdpRefusal::NoIceCredentials)
+    };
+    let ice_ufrag = credential(media.ufrag, session.ufrag, 4)?;
+    let ice_pwd = credential(media.pwd, session.pwd, 22)?;
+    if !audio.rtcp_mux {
+        return Err(SdpRefusal::NoRtcpMux);
+    }
+    if audio.mid.is_some_and(|mid| !is_token(mid)) {
+        return Err(SdpRefusal::BadMid);
+    }
+    let opus = audio.opus().ok_or(SdpRefusal::NoOpus)?;
+    audio.candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.priority));
+    let beyond = audio.candidates.len().saturating_sub(MAX_CANDIDATES);
+    audio.candidates.truncate(MAX_CANDIDATES);
+    Ok(OfferFacts {
+        session_id,
+        ice_lite: session.ice_lite || media.ice_lite,
+        setup,
+        direction: media.direction.or(session.direction).unwrap_or_default(),
+        mid: audio.mid.map(str::to_owned),
+        ice_ufrag,
+        ice_pwd,
+        fingerprints: fingerprints.len(),
+        sha256,
+        opus,
+        telephone_event: audio.find(&["telephone-event/8000", "telephone-event/8000/1"]),
+        pcma: audio.offers_static(8, "pcma/8000"),
+        pcmu: audio.offers_static(0, "pcmu/8000"),
+        ptime: audio.ptime,
+        ssrcs: audio.ssrcs,
+        payload_types: audio.payload_types,
+        candidates: audio.candidates,
+        candidates_skipped: audio.candidates_skipped + beyond,
+    })
+}
+
+/// RFC 8866 token, at most 64 characters: what may be echoed into our own description.
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 64
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`{|}~".contains(&byte))
+}
+
+/// Reads `sha-256 AA:BB:…`, in either case of letters; `None` for other algorithms and broken values.
+fn read_sha256(value: &str) -> Option<[u8; 32]> {
+    let (algorithm, hex) = value.split_once(' ')?;
+    if !algorithm.eq_ignore_ascii_case("sha-256") {
+        return None;
+    }
+    let mut digest = [0_u8; 32];
+    let mut pairs = hex.trim().split(':');
+    for byte in &mut digest {
+        let pair = pairs.next().filter(|pair| pair.len() == 2 && pair.bytes().all(|c| c.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    pairs.next().is_none().then_some(digest)
+}
+
+/// Reads the value of `a=candidate`; `None` for what cannot be checked by us.
+///
+/// Unspecified, multicast and broadcast addresses are left out: nobody can be called there, and checks would be
+/// reflected to bystanders.
+fn read_candidate(value: &str) -> Option<RemoteCandidate> {
+    let mut words = value.split_ascii_whitespace();
+    let _foundation = words.next()?;
+    let component: u16 = words.next()?.parse().ok()?;
+    let transport = words.next()?;
+    let priority: u32 = words.next()?.parse().ok()?;
+    let ip: IpAddr = words.next()?.parse().ok()?;
+    let port: u16 = words.next()?.parse().ok()?;
+    let usable = component == 1
+        && transport.eq_ignore_ascii_case("udp")
+        && port != 0
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && ip != IpAddr::from([255, 255, 255, 255])
+        && words.next() == Some("typ");
+    usable.then(|| RemoteCandidate { addr: SocketAddr::new(ip.to_canonical(), port), priority })
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
