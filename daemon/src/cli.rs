@@ -48,13 +48,15 @@ pub struct Cli {
 pub enum Command {
     /// Report everything that is wrong with the configuration, or print the effective one, secrets redacted.
     Check(CheckArgs),
+    /// Read the ledger: who called, how it ended, what it cost; also while the daemon runs.
+    Calls(CallsArgs),
 }
 
 /// Which configuration.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArg {
     /// The configuration file.
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG, global = true)]
     pub config: PathBuf,
 }
 
@@ -109,7 +111,7 @@ pub struct CallsArgs {
     /// Which configuration; it names the ledger.
     #[command(flatten)]
     pub config: ConfigArg,
-    /// Print JSON instead of a table.
+    /// Print JSON instead of a table, one object a line.
     #[arg(long, global = true)]
     pub json: bool,
     /// What to read; the list by default.
@@ -122,7 +124,7 @@ pub struct CallsArgs {
 pub enum CallsCommand {
     /// The latest calls, the newest last.
     List {
-        /// Go on and print each call as it ends.
+        /// Go on and print each call as it begins and as it ends.
         #[arg(long)]
         follow: bool,
         /// How many to begin with.
@@ -176,6 +178,8 @@ mod tests {
         assert_eq!((simulate.calls, simulate.seconds, simulate.lag), (50, Some(30), 2000));
         let Ok(Every::Calls(calls)) = parse("sauti calls list --follow --json") else { panic!() };
         assert!(calls.json && matches!(calls.what, Some(CallsCommand::List { follow: true, last: 50 })));
+        let Ok(Every::Calls(calls)) = parse("sauti calls show 17 --config a.toml") else { panic!() };
+        assert_eq!(calls.config.config.to_str(), Some("a.toml"));
         for wrong in ["sauti run --wibble", "sauti simulate --calls 0", "sauti simulate --door fax", "sauti calls show"]
         {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -1,5 +1,6 @@
 //! The shell of `sauti`: threads, sockets, files and systemd around the pure crates.
 
+pub mod calls;
 pub mod check;
 pub mod cli;
 pub mod obs;

@@ -12,5 +12,6 @@ fn main() -> ExitCode {
     sauti::secrets::keep_out_of_core_dumps();
     match Cli::parse().command {
         Command::Check(args) => sauti::check::command(&args).into(),
+        Command::Calls(args) => sauti::calls::command(&args).into(),
     }
 }

@@ -35,6 +35,12 @@ pub enum StoreError {
         /// The system's words.
         reason: String,
     },
+    /// There is nothing to read.
+    #[error("{}: there is no ledger; `sauti run` makes it, and --config names the configuration that says where it is", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process writes to this ledger.
     #[error("{}: another sauti is running on this ledger; stop it, or give this one its own [ledger] path", path.display())]
     InUse {

@@ -6,13 +6,14 @@
 
 mod error;
 mod migrate;
+pub mod read;
 mod seal;
 mod texts;
 mod thread;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;

@@ -1,8 +1,10 @@
+//! The store as its users meet it: commands in, rows and answers out, on files in folders of their own.
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use sauti_core::call::cost::{Cost, ModelPrices, Price, PriceTable, Usage};
+use sauti_core::call::cost::{Cost, Usage};
 use sauti_core::call::outcome::{Door, Fault};
 use sauti_core::config::Language;
 use sauti_core::pii::{CallerAddress, Pii};
@@ -20,11 +22,11 @@ fn key() -> BoxKey {
     BoxKey::new([9; 32])
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_760_681_506 + seconds).unwrap()
 }
 
-fn call_id(n: u8) -> CallId {
+pub(crate) fn call_id(n: u8) -> CallId {
     CallId::new(at(i64::from(n)), [n; 10])
 }
 
@@ -36,7 +38,7 @@ fn address() -> CallerAddress {
     CallerAddress { number: Some(Pii::new(NUMBER)), bsuid: Some(Pii::new(BSUID)) }
 }
 
-fn new_call(n: u8) -> NewCall {
+pub(crate) fn new_call(n: u8) -> NewCall {
     NewCall {
         call_id: call_id(n),
         door: Door::Whatsapp,
@@ -50,11 +52,11 @@ fn new_call(n: u8) -> NewCall {
     }
 }
 
-fn live() -> LiveCall {
+pub(crate) fn live() -> LiveCall {
     LiveCall { wacid: Some(Pii::new(WACID)), address: address() }
 }
 
-fn ended(outcome: Outcome) -> EndRow {
+pub(crate) fn ended(outcome: Outcome) -> EndRow {
     EndRow { outcome, fault: Fault::None, ended_at: at(30), talked: Some(Duration::from_millis(27_500)), text: None }
 }
 
@@ -62,14 +64,11 @@ fn new_text(n: u8) -> NewText {
     NewText { text_id: text_id(n), address: address(), body: Pii::new(APOLOGY) }
 }
 
-/// A dollar a million: as many micro-dollars as tokens.
-fn dollars(micro: u64) -> Option<Cost> {
-    let mut prices = PriceTable::default();
-    prices.set("m", ModelPrices { audio_in: Some(Price::from_micro_usd(1_000_000)), ..ModelPrices::default() });
-    prices.cost("m", &Usage { audio_in: micro, ..Usage::default() })
+pub(crate) fn dollars(micros: u64) -> Option<Cost> {
+    Some(Cost::from_micro_usd(micros))
 }
 
-fn session(ordinal: u32, cost: Option<Cost>) -> SessionRow {
+pub(crate) fn session(ordinal: u32, cost: Option<Cost>) -> SessionRow {
     SessionRow {
         ordinal,
         openai_session_id: Some("sess_1".to_owned()),
@@ -82,19 +81,19 @@ fn session(ordinal: u32, cost: Option<Cost>) -> SessionRow {
 }
 
 /// A ledger in a folder of its own, and a second connection that looks at the rows.
-struct Box {
-    dir: TempDir,
-    store: Store,
+pub(crate) struct Fixture {
+    pub(crate) dir: TempDir,
+    pub(crate) store: Store,
 }
 
-impl Box {
-    fn new() -> Self {
+impl Fixture {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("ledger.db"), &key()).unwrap();
         Self { dir, store }
     }
 
-    async fn with_call(n: u8) -> Self {
+    pub(crate) async fn with_call(n: u8) -> Self {
         let it = Self::new();
         assert_eq!(it.store.admit(new_call(n), Some(live())).await.unwrap(), Admitted::New);
         it
@@ -125,11 +124,11 @@ impl Box {
     }
 
     /// Runs words on the store's own connection, behind everything told before.
-    async fn sql(&self, sql: &'static str) -> Result<(), StoreError> {
+    pub(crate) async fn sql(&self, sql: &'static str) -> Result<(), StoreError> {
         self.store.ask(|reply| Command::Sql { sql, reply }).await
     }
 
-    async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         self.sql("SELECT 1").await.unwrap();
     }
 
@@ -148,7 +147,7 @@ fn holds(bytes: &[u8], canary: &str) -> bool {
 
 #[tokio::test]
 async fn a_webhook_event_is_new_once_also_across_a_restart() {
-    let it = Box::new();
+    let it = Fixture::new();
     let call = key().hash("wacid", WACID);
     assert_eq!(it.store.seen(call, "connect", at(0)).await.unwrap(), Seen::New);
     assert_eq!(it.store.seen(call, "connect", at(1)).await.unwrap(), Seen::Duplicate);
@@ -159,7 +158,7 @@ async fn a_webhook_event_is_new_once_also_across_a_restart() {
 
 #[tokio::test]
 async fn a_terminate_without_a_connect_leaves_a_tombstone() {
-    let it = Box::new();
+    let it = Fixture::new();
     let call = key().hash("wacid", WACID);
     assert!(!it.store.has_terminated(call).await.unwrap());
     it.store.seen(call, "terminate", at(0)).await.unwrap();
@@ -170,7 +169,7 @@ async fn a_terminate_without_a_connect_leaves_a_tombstone() {
 
 #[tokio::test]
 async fn the_events_of_one_body_are_judged_in_order_and_a_repeat_within_it_is_a_duplicate() {
-    let it = Box::new();
+    let it = Fixture::new();
     let call = key().hash("wacid", WACID);
     let events = vec![(call, "connect".to_owned()), (call, "connect".to_owned()), (call, "é".repeat(3_000_000))];
     assert_eq!(it.store.seen_all(events, at(0)).await.unwrap(), [Seen::New, Seen::Duplicate, Seen::New]);
@@ -179,7 +178,7 @@ async fn the_events_of_one_body_are_judged_in_order_and_a_repeat_within_it_is_a_
 
 #[tokio::test]
 async fn webhook_events_are_forgotten_after_seven_days_and_not_before() {
-    let it = Box::new();
+    let it = Fixture::new();
     let old: Vec<_> = (0..1200).map(|n| (key().hash("wacid", &n.to_string()), "connect".to_owned())).collect();
     it.store.seen_all(old.clone(), at(0)).await.unwrap();
     let day = 24 * 3600;
@@ -194,7 +193,7 @@ async fn webhook_events_are_forgotten_after_seven_days_and_not_before() {
 
 #[tokio::test]
 async fn a_call_passes_its_stages_and_ends_with_one_row_one_outcome_and_one_outbox_row() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     let id = call_id(1);
     assert_eq!(it.store.counts().live_calls, 1);
     for (stage, second) in [(Stage::MediaUp, 3), (Stage::Accepted, 4), (Stage::FirstAudio, 5), (Stage::Accepted, 9)] {
@@ -223,7 +222,7 @@ async fn a_call_passes_its_stages_and_ends_with_one_row_one_outcome_and_one_outb
 
 #[tokio::test]
 async fn cost_is_unknown_as_soon_as_one_session_is_and_nothing_for_a_call_without_a_session() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.store.admit(new_call(2), None).await.unwrap();
     it.store.session(call_id(1), session(0, dollars(10))).await.unwrap();
     it.store.session(call_id(1), session(1, None)).await.unwrap();
@@ -241,7 +240,7 @@ async fn cost_is_unknown_as_soon_as_one_session_is_and_nothing_for_a_call_withou
 
 #[tokio::test]
 async fn a_second_outcome_is_refused_by_the_store_and_by_the_schema() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.store.end(call_id(1), ended(Outcome::Limit)).await.unwrap();
     let again = it.store.end(call_id(1), ended(Outcome::Completed)).await.unwrap();
     assert_eq!(again, Ended::Already(Outcome::Limit));
@@ -252,7 +251,7 @@ async fn a_second_outcome_is_refused_by_the_store_and_by_the_schema() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_ends_at_once_exactly_one_is_written() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     let ends = Outcome::ALL.iter().cycle().take(100).map(|outcome| {
         let store = it.store.clone();
         let end = ended(*outcome);
@@ -268,7 +267,7 @@ async fn of_many_ends_at_once_exactly_one_is_written() {
 
 #[tokio::test]
 async fn a_second_call_with_the_same_wacid_gets_no_row() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     let twin = NewCall { call_id: call_id(2), ..new_call(1) };
     assert_eq!(it.store.admit(twin, Some(live())).await.unwrap(), Admitted::Duplicate);
     assert_eq!(it.store.admit(new_call(1), Some(live())).await.unwrap(), Admitted::Duplicate);
@@ -278,7 +277,7 @@ async fn a_second_call_with_the_same_wacid_gets_no_row() {
 
 #[tokio::test]
 async fn what_belongs_to_no_admitted_call_is_refused_and_counted() {
-    let it = Box::new();
+    let it = Fixture::new();
     let error = it.store.end(call_id(7), ended(Outcome::Completed)).await.unwrap_err();
     assert!(matches!(error, StoreError::UnknownCall(id) if id == call_id(7)));
     let error = it.store.owe_text(call_id(7), new_text(1), at(0)).await.unwrap_err();
@@ -291,7 +290,7 @@ async fn what_belongs_to_no_admitted_call_is_refused_and_counted() {
 
 #[tokio::test]
 async fn a_turn_written_again_keeps_its_place_and_changes_its_words() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     let turn = |text: &str, heard| Turn {
         item: "item_1".to_owned(),
         speaker: Speaker::Agent,
@@ -310,7 +309,7 @@ async fn a_turn_written_again_keeps_its_place_and_changes_its_words() {
 
 #[tokio::test]
 async fn after_a_kill_the_open_calls_end_as_restart_and_are_handed_out_until_released() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.store.admit(new_call(2), Some(live())).await.unwrap();
     it.store.stage(call_id(2), Stage::FirstAudio, at(3)).await.unwrap();
     it.store.admit(new_call(3), Some(live())).await.unwrap();
@@ -347,7 +346,7 @@ async fn after_a_kill_the_open_calls_end_as_restart_and_are_handed_out_until_rel
 
 #[tokio::test]
 async fn with_another_box_key_a_left_call_is_still_ended_but_cannot_be_acted_on() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.store.owe_text(call_id(1), new_text(1), at(1)).await.unwrap();
     it.store.close().await;
     let store = Store::open(it.store.path(), &BoxKey::new([1; 32])).unwrap();
@@ -362,7 +361,7 @@ async fn with_another_box_key_a_left_call_is_still_ended_but_cannot_be_acted_on(
 
 #[tokio::test]
 async fn a_text_is_owed_with_the_end_of_its_call_sent_once_and_wiped() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     let end = EndRow { text: Some(new_text(1)), ..ended(Outcome::ModelFailed) };
     it.store.end(call_id(1), end).await.unwrap();
     assert_eq!(it.store.counts().owed_texts, 1);
@@ -384,7 +383,7 @@ async fn a_text_is_owed_with_the_end_of_its_call_sent_once_and_wiped() {
 
 #[tokio::test]
 async fn a_text_that_graph_surely_did_not_take_is_owed_again() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.store.owe_text(call_id(1), new_text(1), at(1)).await.unwrap();
     assert!(it.store.sending(text_id(1)).await.unwrap());
     it.store.settle_text(text_id(1), TextVerdict::Again).await.unwrap();
@@ -398,7 +397,7 @@ async fn a_text_that_graph_surely_did_not_take_is_owed_again() {
 
 #[tokio::test]
 async fn a_text_cut_off_by_a_crash_stays_unknown_until_a_status_webhook_decides() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.store.owe_text(call_id(1), new_text(1), at(1)).await.unwrap();
     assert!(it.store.sending(text_id(1)).await.unwrap());
     let it = it.killed();
@@ -415,7 +414,7 @@ async fn a_text_cut_off_by_a_crash_stays_unknown_until_a_status_webhook_decides(
 
 #[tokio::test]
 async fn a_status_webhook_that_overtakes_graphs_answer_is_not_overruled() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.store.owe_text(call_id(1), new_text(1), at(1)).await.unwrap();
     it.store.sending(text_id(1)).await.unwrap();
     it.store.text_status(text_id(1), false).await.unwrap();
@@ -428,7 +427,7 @@ async fn a_status_webhook_that_overtakes_graphs_answer_is_not_overruled() {
 
 #[tokio::test]
 async fn nothing_personal_is_readable_in_the_files_but_the_words_of_the_transcript() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.store.owe_text(call_id(1), new_text(1), at(1)).await.unwrap();
     it.store.seen(key().hash("wacid", WACID), "connect", at(0)).await.unwrap();
     let text = Pii::new("an order of two teas");
@@ -448,7 +447,7 @@ async fn nothing_personal_is_readable_in_the_files_but_the_words_of_the_transcri
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_commands_share_a_few_transactions() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     let told = (0..1000).map(|n| {
         let store = it.store.clone();
         let row = EventRow { at: at(n), event: "WA_VOICE_CALL_EVENT".to_owned(), fields: BTreeMap::new() };
@@ -466,7 +465,7 @@ async fn a_thousand_commands_share_a_few_transactions() {
 
 #[tokio::test]
 async fn commands_queued_behind_a_busy_transaction_are_committed_together() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     let before = it.store.counts().commits;
     // Holds the thread in one statement until everything below is queued.
     let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) INSERT INTO outbox SELECT 'x', 'x', count(*), 0 FROM n";
@@ -486,7 +485,7 @@ async fn commands_queued_behind_a_busy_transaction_are_committed_together() {
 
 #[tokio::test]
 async fn one_bad_command_does_not_take_its_neighbours_along() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     let bad = it.sql("INSERT INTO outbox VALUES ('a', 'a', 'a', 1); INSERT INTO nowhere VALUES (1)");
     let good = it.store.end(call_id(1), ended(Outcome::Completed));
     let (bad, good) = tokio::join!(bad, good);
@@ -497,7 +496,7 @@ async fn one_bad_command_does_not_take_its_neighbours_along() {
 
 #[tokio::test]
 async fn a_full_disk_comes_back_as_an_error_with_path_and_remedy_and_room_ends_it() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.sql("PRAGMA max_page_count = 1").await.unwrap();
     let words = Pii::new("word ".repeat(100_000));
     let turn = Turn {
@@ -526,7 +525,7 @@ async fn a_full_disk_comes_back_as_an_error_with_path_and_remedy_and_room_ends_i
 
 #[tokio::test]
 async fn a_file_that_became_read_only_answers_everybody_with_the_reason() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.sql("PRAGMA query_only = ON").await.unwrap();
     let error = it.store.end(call_id(1), ended(Outcome::Completed)).await.unwrap_err().to_string();
     assert!(error.contains("ledger.db") && error.contains("writable"), "{error}");
@@ -538,7 +537,7 @@ async fn a_file_that_became_read_only_answers_everybody_with_the_reason() {
 
 #[tokio::test]
 async fn a_writer_from_outside_delays_but_does_not_break() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     let other = it.rows();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let store = it.store.clone();
@@ -550,7 +549,7 @@ async fn a_writer_from_outside_delays_but_does_not_break() {
 
 #[tokio::test]
 async fn a_dead_thread_is_noticed_and_everything_after_it_is_refused() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     assert!(it.store.alive());
     it.store.tell(Command::Panic).await.unwrap();
     it.store.closed().await;
@@ -561,7 +560,7 @@ async fn a_dead_thread_is_noticed_and_everything_after_it_is_refused() {
 
 #[tokio::test]
 async fn a_close_writes_what_is_queued_and_leaves_one_file() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     it.store.stage(call_id(1), Stage::Accepted, at(4)).await.unwrap();
     it.store.close().await;
     it.store.close().await;
@@ -573,7 +572,7 @@ async fn a_close_writes_what_is_queued_and_leaves_one_file() {
 
 #[tokio::test]
 async fn a_second_daemon_on_the_same_ledger_is_refused() {
-    let it = Box::new();
+    let it = Fixture::new();
     let error = Store::open(it.store.path(), &key()).unwrap_err();
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
     let it = it.restarted().await;
@@ -595,7 +594,7 @@ async fn a_ledger_that_cannot_be_had_says_where_why_and_what_to_do() {
 
 #[tokio::test]
 async fn a_damaged_ledger_is_refused() {
-    let it = Box::with_call(1).await;
+    let it = Fixture::with_call(1).await;
     for n in 2..120 {
         it.store.admit(new_call(n), None).await.unwrap();
     }
@@ -612,7 +611,7 @@ async fn a_damaged_ledger_is_refused() {
 
 #[tokio::test]
 async fn a_newer_ledger_is_refused_and_not_touched() {
-    let it = Box::new();
+    let it = Fixture::new();
     it.store.close().await;
     it.rows().execute_batch("PRAGMA user_version = 7").unwrap();
     let error = Store::open(it.store.path(), &key()).unwrap_err();

@@ -26,6 +26,12 @@ impl Cost {
     /// Nothing spent.
     pub const ZERO: Self = Self { pico: 0 };
 
+    /// An amount as the ledger stores it.
+    #[must_use]
+    pub fn from_micro_usd(micros: u64) -> Self {
+        Self { pico: u128::from(micros) * PICO_PER_MICRO }
+    }
+
     /// Micro-dollars, rounded half up; what the ledger stores. Saturates at `i64::MAX`.
     #[must_use]
     pub fn micro_usd(self) -> i64 {
