@@ -21,6 +21,7 @@ use tracing::field::{Field as TracingField, FieldSet, Visit};
 use tracing::metadata::{Kind, LevelFilter};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber, Value as TracingValue};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -341,6 +342,9 @@ pub fn log_event(name: EventName, call: Option<CallId>, fields: &[(Field, LogVal
         .collect();
     let mut values: Values<'_> = [None; Field::COUNT];
     let mut message = name.as_str().to_owned();
+    if let Some(call) = &call {
+        message.push_str(&format!(" call={call}"));
+    }
     for ((field, value), text) in fields.iter().zip(&texts) {
         let shown: &dyn TracingValue = match value {
             LogValue::Number(number) => number,
@@ -370,7 +374,11 @@ pub enum Output {
 pub fn install(output: Output) {
     let journal = (output == Output::Detect && stderr_is_the_journal()).then(tracing_journald::layer);
     let sink = match journal {
-        Some(Ok(layer)) => Sink::Journal(Box::new(layer.with_field_prefix(None))),
+        Some(Ok(layer)) => {
+            let priorities = PriorityMappings { info: Priority::Informational, ..PriorityMappings::new() };
+            let layer = layer.with_field_prefix(None).with_priority_mappings(priorities);
+            Sink::Journal(Box::new(layer.with_syslog_identifier("sauti".to_owned())))
+        }
         _ => Sink::Lines(Box::new(|line| {
             // a log that cannot be written has nobody left to tell
             drop(std::io::stderr().lock().write_all(line.as_bytes()));

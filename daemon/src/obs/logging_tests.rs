@@ -100,6 +100,22 @@ fn a_library_cannot_say_anything_but_where_it_is() {
 }
 
 #[test]
+fn a_panic_is_logged_by_its_place_alone() {
+    let lines = logged(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        let outcome = std::panic::catch_unwind(|| panic!("no room for {}", CANARIES[0]));
+        std::panic::set_hook(before);
+        assert!(outcome.is_err());
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let line = parsed(&lines[0]);
+    assert_eq!((&line["EVENT"], &line["level"]), (&Json::from("PANICKED"), &Json::from("ERROR")));
+    assert_eq!(line["SOURCE"], "logging_tests.rs");
+    assert!(line["LINE"].is_u64() && !lines[0].contains(CANARIES[0]), "{}", lines[0]);
+}
+
+#[test]
 fn a_name_that_could_be_something_else_is_hidden() {
     for canary in CANARIES.into_iter().filter(|canary| *canary != "canary-whatsapp-token") {
         assert_eq!(SafeName::new(canary).0, "‹hidden›", "{canary}");
