@@ -6,3 +6,4 @@ pub mod cli;
 pub mod obs;
 pub mod secrets;
 pub mod store;
+pub mod ai;

@@ -1,0 +1,4 @@
+//! The way to the model: its WebSocket. What is said on it is decided in `sauti_core::ai`.
+
+pub mod dialer;
+pub mod link;
