@@ -13,6 +13,5 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check(args) => sauti::check::command(&args).into(),
         Command::Calls(args) => sauti::calls::command(&args).into(),
-        Command::Calls(args) => sauti::calls::command(&args).into(),
     }
 }
