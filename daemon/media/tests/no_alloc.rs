@@ -23,7 +23,7 @@ fn deliver(leg: &mut CallerAudio, now: Instant, n: u32, bytes: &[u8]) {
         30 => leg.receive(now, &RtpPacket { ssrc: 99, ..packet }),
         _ => leg.receive(now, &packet),
     };
-    if n % 11 == 0 {
+    if n.is_multiple_of(11) {
         leg.receive(now, &packet);
     }
     assert_ne!(got, Received::OtherPayload);
