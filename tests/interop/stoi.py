@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Scores how intelligible a recording is: STOI of what was heard against what was said.
+
+    stoi.py [--threshold 0.85] --pair HEARD.wav SAID.wav[,SAID2.wav…] [--pair …] [--swapped]
+
+Each SAID is looked up in its HEARD by cross-correlation (speech may start anywhere), levelled and scored at 16 kHz; a
+pair's score is the mean over its SAID files, by length. All pairs must reach the threshold.
+--swapped, with two pairs, also scores each HEARD against the other pair's SAID: those must all stay below the
+threshold, or the check itself proves nothing.
+Prints one JSON object. Exit 0: as demanded. 1: not. 2: unreadable input or wrong arguments.
+"""
+
+import argparse
+import json
+import math
+import sys
+
+import numpy
+import soundfile
+from pystoi import stoi
+from scipy.signal import fftconvolve, resample_poly
+
+RATE = 16000
+# STOI leaves out silent frames and needs about 0.4 s of speech; less is not worth scoring.
+SHORTEST = RATE // 2
+
+
+def load(path):
+    samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
+    factor = math.gcd(rate, RATE)
+    return resample_poly(samples.mean(axis=1), RATE // factor, rate // factor)
+
+
+def find(said, heard):
+    """Where `said` begins in `heard`: the lag with the highest correlation, normalised by the level under it."""
+    padded = numpy.concatenate([heard, numpy.zeros(len(said))])
+    cross = fftconvolve(padded, said[::-1], mode="valid")
+    sums = numpy.concatenate([[0.0], numpy.cumsum(padded**2)])
+    under = sums[len(said) :] - sums[: -len(said)]
+    floor = max(sums[-1] / len(padded) * len(said) * 1e-3, 1e-12)
+    return int(numpy.argmax(cross / numpy.sqrt(numpy.maximum(under, floor))))
+
+
+def score(said, heard):
+    if len(said) < SHORTEST or len(heard) < SHORTEST:
+        return {"offset_ms": 0, "seconds": round(len(said) / RATE, 2), "gain_db": None, "stoi": 0.0}
+    at = find(said, heard)
+    part = heard[at : at + len(said)]
+    # What the recording lost counts as silence, not as absent.
+    part = numpy.concatenate([part, numpy.zeros(len(said) - len(part))])
+    gain = math.sqrt(float(numpy.mean(part**2)) / max(float(numpy.mean(said**2)), 1e-12))
+    value = float(stoi(said, part / gain, RATE)) if gain > 1e-4 else 0.0
+    return {
+        "offset_ms": round(at * 1000 / RATE),
+        "seconds": round(len(said) / RATE, 2),
+        "gain_db": round(20 * math.log10(gain), 1) if gain > 0 else None,
+        "stoi": round(value if math.isfinite(value) else 0.0, 4),
+    }
+
+
+def score_pair(heard_path, said_paths):
+    heard = load(heard_path)
+    parts = [{"said": path, **score(load(path), heard)} for path in said_paths.split(",")]
+    length = sum(part["seconds"] for part in parts)
+    mean = sum(part["stoi"] * part["seconds"] for part in parts) / max(length, 1e-9)
+    return {"heard": heard_path, "stoi": round(mean, 4), "parts": parts}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="STOI of recordings against what was said")
+    parser.add_argument("--threshold", type=float, default=0.85)
+    parser.add_argument("--pair", nargs=2, action="append", required=True, metavar=("HEARD", "SAID"))
+    parser.add_argument("--swapped", action="store_true")
+    task = parser.parse_args()
+    if task.swapped and len(task.pair) != 2:
+        parser.error("--swapped needs exactly two --pair")
+    try:
+        pairs = [score_pair(*pair) for pair in task.pair]
+        swapped = []
+        if task.swapped:
+            (heard_a, said_a), (heard_b, said_b) = task.pair
+            swapped = [score_pair(heard_a, said_b), score_pair(heard_b, said_a)]
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"stoi: {error}", file=sys.stderr)
+        sys.exit(2)
+    low = [pair["heard"] for pair in pairs if pair["stoi"] < task.threshold]
+    blind = [pair["heard"] for pair in swapped if pair["stoi"] >= task.threshold]
+    print(json.dumps({"threshold": task.threshold, "pairs": pairs, "swapped": swapped, "pass": not low and not blind}))
+    for heard in low:
+        print(f"stoi: {heard} is below {task.threshold}", file=sys.stderr)
+    for heard in blind:
+        print(f"stoi: {heard} passes against the other side's speech: the check is blind", file=sys.stderr)
+    sys.exit(1 if low or blind else 0)
+
+
+if __name__ == "__main__":
+    main()
