@@ -213,6 +213,5 @@ fn failure(effects: &[Effect]) -> Option<&Failure> {
 
 mod answers;
 mod broken;
-mod golden;
 mod interruption;
 mod opening;
