@@ -41,6 +41,14 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// Whoever asks may not read it.
+    #[error("{}: could not read it: {reason}; ask as root or as the user that runs the daemon", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
     /// Another process writes to this ledger.
     #[error("{}: another sauti is running on this ledger; stop it, or give this one its own [ledger] path", path.display())]
     InUse {

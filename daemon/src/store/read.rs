@@ -171,8 +171,12 @@ impl Reader {
     /// # Errors
     /// It is not there, cannot be read, or has another schema version than this program; the text says what to do.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        if !path.exists() {
-            return Err(StoreError::Missing { path: path.to_owned() });
+        if let Err(error) = std::fs::File::open(path) {
+            let path = path.to_owned();
+            return Err(match error.kind() {
+                std::io::ErrorKind::NotFound => StoreError::Missing { path },
+                _ => StoreError::Unreadable { path, reason: error.to_string() },
+            });
         }
         let connection = open_to_read(path).map_err(|error| StoreError::sqlite(path, "read it", &error))?;
         let found = migrate::version(&connection, path)?;
@@ -301,12 +305,17 @@ impl Reader {
 fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match usable(Connection::open_with_flags(path, flags)) {
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && !has_log(path) => {
+        Err(error) if needs_to_write(&error) && !has_log(path) => {
             let still = format!("file:{}?immutable=1", uri_path(path));
             usable(Connection::open_with_flags(still, flags | OpenFlags::SQLITE_OPEN_URI))
         }
         opened => opened,
     }
+}
+
+/// A reader makes the shared files if they are not there, and may not be allowed to.
+fn needs_to_write(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
 }
 
 /// SQLite opens lazily: only the first read tells.

@@ -18,6 +18,9 @@ const BSUID: &str = "RW.13491208655302741918";
 const WACID: &str = "wacid.HBgMMjUwNzgwMDAwMDAxFQIAEhggcanary==";
 const APOLOGY: &str = "Sorry, Test Caller, nobody could answer.";
 
+/// Holds the thread in one statement until everything that the test queues behind it is queued.
+const SLOW: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) INSERT INTO outbox SELECT 'x', 'x', count(*), 0 FROM n";
+
 fn key() -> BoxKey {
     BoxKey::new([9; 32])
 }
@@ -467,9 +470,7 @@ async fn a_thousand_commands_share_a_few_transactions() {
 async fn commands_queued_behind_a_busy_transaction_are_committed_together() {
     let it = Fixture::with_call(1).await;
     let before = it.store.counts().commits;
-    // Holds the thread in one statement until everything below is queued.
-    let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) INSERT INTO outbox SELECT 'x', 'x', count(*), 0 FROM n";
-    let busy = it.sql(slow);
+    let busy = it.sql(SLOW);
     let events = async {
         for n in 0..1000 {
             let row = EventRow { at: at(n), event: "WA_VOICE_CALL_EVENT".to_owned(), fields: BTreeMap::new() };
@@ -492,6 +493,24 @@ async fn one_bad_command_does_not_take_its_neighbours_along() {
     assert!(bad.is_err());
     assert_eq!(good.unwrap(), Ended::Now);
     assert_eq!(it.one::<i64>("SELECT count(*) FROM outbox"), 1);
+}
+
+#[tokio::test]
+async fn when_sqlite_gives_up_a_transaction_those_before_learn_it_and_those_after_are_done() {
+    let it = Fixture::with_call(1).await;
+    it.store.admit(new_call(2), None).await.unwrap();
+    let (_, before, _, after) = tokio::join!(
+        it.sql(SLOW),
+        it.store.end(call_id(1), ended(Outcome::Completed)),
+        it.sql("ROLLBACK"),
+        it.store.end(call_id(2), ended(Outcome::Completed)),
+    );
+    let error = before.unwrap_err().to_string();
+    assert!(error.contains("ledger.db") && error.contains("rolled back"), "{error}");
+    assert_eq!(after.unwrap(), Ended::Now);
+    assert_eq!(it.one::<i64>("SELECT count(*) FROM voice_calls WHERE outcome IS NOT NULL"), 1);
+    assert_eq!(it.store.counts().live_calls, 1);
+    assert_eq!(it.store.end(call_id(1), ended(Outcome::Completed)).await.unwrap(), Ended::Now);
 }
 
 #[tokio::test]
