@@ -1,1 +1,243 @@
-//! To be written.
+//! The audio of one caller leg, both ways, in steps of 20 ms.
+//!
+//! [`CallerAudio`] stands between decrypted RTP and the frames of the box: it orders, decodes and conceals what comes,
+//! encodes and numbers what goes. It opens no socket, reads no clock and allocates nothing once made. A lane drives it:
+//! [`CallerAudio::receive`] per packet, then [`CallerAudio::pull`] and [`CallerAudio::speak`] once per tick each.
+
+mod hearing;
+mod speaking;
+
+use std::time::Instant;
+
+use sauti_core::media::frame::FRAME_SAMPLES;
+use sauti_core::media::jitter::{JitterReport, JitterSettings, Pushed};
+use sauti_core::media::level::SILENCE_DBFS;
+use sauti_core::media::rtp::RtpPacket;
+
+use crate::opus::{CodecError, EncoderSettings};
+use hearing::Hearing;
+use speaking::Speaking;
+
+/// What one leg is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerAudioSettings {
+    /// RTP payload type of Opus, from the SDP.
+    pub opus_payload_type: u8,
+    /// RTP payload type of telephone events; WhatsApp assumes 126 when none is named.
+    pub event_payload_type: u8,
+    /// How to encode.
+    pub encoder: EncoderSettings,
+    /// How to buffer.
+    pub jitter: JitterSettings,
+    /// Sequence number of the first packet sent (RFC 3550: at random).
+    pub first_sequence: u16,
+    /// Timestamp of the first tick (RFC 3550: at random).
+    pub first_timestamp: u32,
+}
+
+impl Default for CallerAudioSettings {
+    /// WhatsApp's payload types, and a clock that begins at 0: give it random numbers in service.
+    fn default() -> Self {
+        Self {
+            opus_payload_type: 111,
+            event_payload_type: 126,
+            encoder: EncoderSettings::default(),
+            jitter: JitterSettings::default(),
+            first_sequence: 0,
+            first_timestamp: 0,
+        }
+    }
+}
+
+/// What a received packet was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Audio, and what the jitter buffer did with it.
+    Audio(Pushed),
+    /// A key that the caller has just pressed: `0`–`9`, `*`, `#`, `A`–`D`. Told once per press, at its first packet.
+    Digit(char),
+    /// A telephone event that is told already, or that is no key.
+    Event,
+    /// Neither Opus nor a telephone event; dropped.
+    OtherPayload,
+    /// From a source that is not (yet) this leg's; dropped.
+    Stranger,
+    /// Opus by its type but not by its bytes; dropped, so that it counts as lost.
+    Undecodable,
+}
+
+/// What a pulled frame holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Audio as it was sent.
+    Voice,
+    /// At least in part invented for what is missing.
+    Concealed,
+    /// Silence: the sender sends nothing.
+    Comfort,
+    /// Silence: nothing has come yet, or the leg is muted.
+    Nothing,
+}
+
+/// Header fields and length of a packet to send; its payload lies in the buffer that was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutPacket {
+    /// RTP sequence number.
+    pub sequence: u16,
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// First packet of a talkspurt.
+    pub marker: bool,
+    /// Bytes of payload.
+    pub len: usize,
+    /// False for silence.
+    pub speech: bool,
+}
+
+/// The leg's figures for the once-a-second publication; counters since it was made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AudioReport {
+    /// The jitter buffer's own.
+    pub jitter: JitterReport,
+    /// Packets of neither Opus nor telephone events.
+    pub other_payloads: u64,
+    /// Packets from sources that are not this leg's.
+    pub strangers: u64,
+    /// Packets that are Opus by type only, and those that the decoder refused.
+    pub undecodable: u64,
+    /// Changes of the source.
+    pub sources: u64,
+    /// Keys told.
+    pub digits: u64,
+    /// Frames pulled that hold voice alone.
+    pub voice: u64,
+    /// Frames pulled that were concealed at least in part.
+    pub concealed: u64,
+    /// Lost packets rebuilt from, or guessed beside, the packet behind them; part of `concealed`.
+    pub recovered: u64,
+    /// Frames pulled of silence while the sender is silent.
+    pub comfort: u64,
+    /// Frames pulled before the first packet, or muted.
+    pub nothing: u64,
+    /// Packets handed out for sending.
+    pub sent: u64,
+    /// Bytes of payload in them.
+    pub sent_bytes: u64,
+    /// Those among them that hold silence.
+    pub sent_silence: u64,
+    /// Frames that could not be encoded; nothing was sent in their tick.
+    pub encode_errors: u64,
+    /// Loudest frame heard since the report before, RMS in dBFS.
+    pub heard_dbfs: f32,
+    /// Loudest frame spoken since the report before, RMS in dBFS.
+    pub spoken_dbfs: f32,
+}
+
+impl Default for AudioReport {
+    fn default() -> Self {
+        Self {
+            jitter: JitterReport::default(),
+            other_payloads: 0,
+            strangers: 0,
+            undecodable: 0,
+            sources: 0,
+            digits: 0,
+            voice: 0,
+            concealed: 0,
+            recovered: 0,
+            comfort: 0,
+            nothing: 0,
+            sent: 0,
+            sent_bytes: 0,
+            sent_silence: 0,
+            encode_errors: 0,
+            heard_dbfs: SILENCE_DBFS,
+            spoken_dbfs: SILENCE_DBFS,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct CallerAudio {
+    hearing: Hearing,
+    speaking: Speaking,
+    report: AudioReport,
+}
+
+impl CallerAudio {
+    /// Makes a leg with all the memory that it will use. It sends from the first tick on; see [`Self::set_sending`].
+    ///
+    /// # Errors
+    /// [`CodecError`] if libopus gives no codec or refuses a setting.
+    pub fn new(settings: CallerAudioSettings) -> Result<Self, CodecError> {
+        Ok(Self {
+            hearing: Hearing::new(&settings)?,
+            speaking: Speaking::new(&settings)?,
+            report: AudioReport::default(),
+        })
+    }
+
+    /// Takes in a decrypted packet, whatever it is.
+    pub fn receive(&mut self, now: Instant, packet: &RtpPacket<'_>) -> Received {
+        self.hearing.receive(now, packet, &mut self.report)
+    }
+
+    /// Fills the frame of this tick with what the caller says. Always writes all of `out`.
+    pub fn pull(&mut self, now: Instant, out: &mut [i16; FRAME_SAMPLES]) -> Heard {
+        self.hearing.pull(now, out, &mut self.report)
+    }
+
+    /// Encodes the frame of this tick, or silence for `None`, into `out` ([`crate::opus::MAX_ENCODED_BYTES`] suffice).
+    ///
+    /// Returns `None` if nothing is to be sent: sending is off, or the frame could not be encoded. Media time moves on
+    /// in every case.
+    pub fn speak(&mut self, frame: Option<&[i16; FRAME_SAMPLES]>, out: &mut [u8]) -> Option<OutPacket> {
+        self.speaking.speak(frame, out, &mut self.report)
+    }
+
+    /// Says that `ticks` ticks have passed without [`Self::speak`]: the lane was held up and will not make them up.
+    pub fn skip_ticks(&mut self, ticks: u32) {
+        self.speaking.skip_ticks(ticks);
+    }
+
+    /// Switches sending on or off (no audio before the accept has gone through).
+    pub fn set_sending(&mut self, sending: bool) {
+        self.speaking.set_sending(sending);
+    }
+
+    /// Muted, every frame pulled is [`Heard::Nothing`]; packets are consumed all the same.
+    pub fn set_muted(&mut self, muted: bool) {
+        self.hearing.set_muted(muted);
+    }
+
+    /// Drops what the caller said but nobody has pulled.
+    pub fn flush_heard(&mut self) {
+        self.hearing.flush();
+    }
+
+    /// Tells the encoder the loss in percent that the far end reports, for its in-band FEC.
+    ///
+    /// # Errors
+    /// [`CodecError::Setting`] if libopus refuses, which it does for no value in range.
+    pub fn set_expected_loss(&mut self, percent: i32) -> Result<(), CodecError> {
+        self.speaking.set_expected_loss(percent)
+    }
+
+    /// Media time of the current tick, as a sender report needs it.
+    #[must_use]
+    pub fn timestamp(&self) -> u32 {
+        self.speaking.timestamp()
+    }
+
+    /// The figures of this moment; the two levels begin anew.
+    pub fn report(&mut self) -> AudioReport {
+        let report = AudioReport { jitter: self.hearing.jitter_report(), ..self.report };
+        self.report.heard_dbfs = SILENCE_DBFS;
+        self.report.spoken_dbfs = SILENCE_DBFS;
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests;

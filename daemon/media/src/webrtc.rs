@@ -70,13 +70,14 @@ pub enum LegEvent {
     IceConnected,
     /// SRTP is up in both directions: media may flow.
     Connected,
-    /// The far end has been silent on ICE for 5 s; it may come back, so this alone ends no call.
+    /// The far end has been silent on ICE for 5 s (8 s where we are ICE-lite); it may come back, so this alone ends no
+    /// call.
     Disconnected,
     /// It came back.
     Recovered,
     /// The far end said RTCP BYE: a hang-up seen before any webhook.
     Bye,
-    /// The far end closed DTLS.
+    /// The far end closed DTLS: no media goes either way any more.
     Closed,
     /// There will be no media (any more); nothing follows.
     Failed(LegFailure),
@@ -333,7 +334,7 @@ impl WebRtcLeg {
         self.pump(now);
     }
 
-    /// The next datagram to send, and where to.
+    /// The next datagram to send, and where to. A socket bound to all of IPv6 needs an IPv4 address in mapped form.
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, BytesMut)> {
         self.outbox.pop_front()
     }
@@ -576,7 +577,10 @@ impl WebRtcLeg {
                 self.srtp = Some(keys);
                 self.events.push_back(LegEvent::Connected);
             }
-            Some(DtlsEvent::PeerClosed) => self.events.push_back(LegEvent::Closed),
+            Some(DtlsEvent::PeerClosed) => {
+                self.srtp = None;
+                self.events.push_back(LegEvent::Closed);
+            }
             Some(DtlsEvent::Failed(failure)) => self.end(failure),
         }
     }

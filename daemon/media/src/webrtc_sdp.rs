@@ -178,6 +178,8 @@ pub struct OfferFacts {
     pub setup: Setup,
     /// Direction of the audio section.
     pub direction: Direction,
+    /// `a=group:BUNDLE` is there, so an answer repeats it.
+    pub bundle: bool,
     /// `a=mid`, a token.
     pub mid: Option<String>,
     /// ICE user fragment of the far end.
@@ -261,6 +263,7 @@ struct Level<'a> {
     fingerprints: Vec<&'a str>,
     direction: Option<Direction>,
     ice_lite: bool,
+    bundle: bool,
 }
 
 impl<'a> Level<'a> {
@@ -272,6 +275,7 @@ impl<'a> Level<'a> {
             "setup" => self.setup = Some(value),
             "fingerprint" => self.fingerprints.push(value),
             "ice-lite" => self.ice_lite = true,
+            "group" => self.bundle |= value.split_ascii_whitespace().next() == Some("BUNDLE"),
             "sendrecv" => self.direction = Some(Direction::SendRecv),
             "sendonly" => self.direction = Some(Direction::SendOnly),
             "recvonly" => self.direction = Some(Direction::RecvOnly),
@@ -469,6 +473,7 @@ fn facts(
         ice_lite: session.ice_lite || media.ice_lite,
         setup,
         direction: media.direction.or(session.direction).unwrap_or_default(),
+        bundle: session.bundle,
         mid: audio.mid.map(str::to_owned),
         ice_ufrag,
         ice_pwd,

@@ -38,6 +38,10 @@ const HINTED_REPEATS: u32 = 4;
 const LONGEST_WAIT: Duration = Duration::from_millis(1_600);
 /// Time from our first hello after which a handshake has failed.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(30);
+/// Datagrams with sealed or unknown records that are looked at before there are keys; the engine keeps those for later,
+/// so this bounds what a forger can make it keep (half a MiB). Whoever can forge that many can end a handshake anyway, by
+/// a plain alert.
+const MAX_SEALED: u32 = 256;
 /// Packets that may come late or twice before a window forgets them; 1.28 s of 20 ms packets.
 const REPLAY_WINDOW: usize = 64;
 
@@ -70,6 +74,8 @@ pub(super) struct Dtls {
     due: Option<Instant>,
     sent_at: Instant,
     repeats: u32,
+    /// How many datagrams came before there were keys that were not plain handshake.
+    sealed: u32,
     /// Highest number of a plain handshake message that came.
     heard: Option<u16>,
     /// Highest number that has been replied to: what is not above it is a repeat.
@@ -126,6 +132,7 @@ impl Dtls {
             due: None,
             sent_at: now,
             repeats: 0,
+            sealed: 0,
             heard: None,
             dealt_with: None,
             impostor,
@@ -162,6 +169,12 @@ impl Dtls {
         if plain && !self.complete && self.is_repeat(highest) {
             self.hint(now);
             return Ok(None);
+        }
+        if !plain && !self.complete {
+            self.sealed = self.sealed.saturating_add(1);
+            if self.sealed > MAX_SEALED {
+                return Err(Error::ErrBufferTooSmall);
+            }
         }
         self.heard = self.heard.max(highest);
         let outcome = self.endpoint.read(now, Self::tunnel(), None, BytesMut::from(packet));

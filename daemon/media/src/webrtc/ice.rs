@@ -30,16 +30,20 @@ use rtc::stun::integrity::MessageIntegrity;
 use rtc::stun::message::{BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, Message, Setter};
 use rtc::stun::xoraddr::XorMappedAddress;
 
-use crate::webrtc_sdp::RemoteCandidate;
+use crate::webrtc_sdp::{MAX_CANDIDATES, RemoteCandidate};
 
 /// Silence of the peer after which the path counts as disturbed (RFC 7675 asks for an end at 30 s).
 const DISCONNECTED_AFTER: Duration = Duration::from_secs(5);
 /// Further silence after which consent is gone for good.
 const FAILED_AFTER: Duration = Duration::from_secs(25);
+/// Silence that an ICE-lite side takes before it worries: full agents may leave 6 s between two consent checks.
+const LITE_DISCONNECTED_AFTER: Duration = Duration::from_secs(8);
 /// Distance of consent checks on the selected pair.
 const CONSENT_EVERY: Duration = Duration::from_secs(2);
 /// How often a connected path is looked at; a consent check may be late by this much.
 const CONNECTED_PACE: Duration = Duration::from_millis(500);
+/// Most addresses of the peer that are kept: those of its description and some that checks came from.
+const MAX_REMOTES: usize = MAX_CANDIDATES + 16;
 /// Least distance between two rounds of checks, so that a peer answering at once cannot make us spin.
 const LEAST_PACE: Duration = Duration::from_millis(1);
 
@@ -48,7 +52,7 @@ const LEAST_PACE: Duration = Duration::from_millis(1);
 pub(super) enum IceEvent {
     /// Media goes to and comes from this address from now on.
     Selected(SocketAddr),
-    /// The peer has not been heard for [`DISCONNECTED_AFTER`].
+    /// The peer has not been heard for 5 s (8 s on the ICE-lite side).
     Disconnected,
     /// It is heard again.
     Recovered,
@@ -243,6 +247,11 @@ impl Full {
         let is_answer = packet.first_chunk::<2>() == Some(&[0x01, 0x01]);
         if !is_answer {
             authentic_request(packet, &self.own, &self.peer_ufrag, self.provider.crypto())?;
+            // A check can be replayed from anywhere, and every source becomes a candidate.
+            let remotes = self.agent.get_remote_candidates();
+            if remotes.len() >= MAX_REMOTES && !remotes.iter().any(|remote| remote.addr() == from) {
+                return Err(Error::ErrUnhandledStunpacket);
+            }
         }
         self.agent.handle_read(TaggedBytesMut {
             now,
@@ -425,7 +434,7 @@ impl Lite {
             return None;
         }
         let warned = self.disturbed || self.selected.is_none();
-        Some(self.last_heard + if warned { DISCONNECTED_AFTER + FAILED_AFTER } else { DISCONNECTED_AFTER })
+        Some(self.last_heard + if warned { DISCONNECTED_AFTER + FAILED_AFTER } else { LITE_DISCONNECTED_AFTER })
     }
 
     fn handle_timeout(&mut self, now: Instant) {

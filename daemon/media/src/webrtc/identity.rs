@@ -63,7 +63,7 @@ pub(super) struct Draw {
 
 impl Draw {
     pub(super) fn new(provider: &dyn RTCCryptoProvider) -> Result<Self, SdpRefusal> {
-        let mut bytes = [0_u8; 64];
+        let mut bytes = [0_u8; 76];
         provider.random().fill(&mut bytes).map_err(|_| SdpRefusal::Engine)?;
         // 6 bits of each byte give one character of ICE's alphabet: 96 bits of name, 192 bits of password.
         const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -71,12 +71,12 @@ impl Draw {
             |part: &[u8]| -> String { part.iter().map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)])).collect() };
         let [.., s0, s1, s2, s3] = bytes;
         let ssrc = u32::from_be_bytes([s0, s1, s2, s3]).max(1);
-        let session_id = bytes[48..56].iter().fold(0_u64, |id, byte| (id << 8) | u64::from(*byte)) >> 2;
+        let session_id = bytes[64..72].iter().fold(0_u64, |id, byte| (id << 8) | u64::from(*byte)) >> 2;
         Ok(Self {
             credentials: Credentials { ufrag: text(&bytes[..16]), pwd: text(&bytes[16..48]) },
             ssrc,
             session_id,
-            cname: text(&bytes[40..56]),
+            cname: text(&bytes[48..64]),
         })
     }
 

@@ -513,6 +513,50 @@ fn a_flood_of_checks_with_wrong_names_changes_nothing() {
     assert_eq!(world.us.leg.counters().stun_refused, 2_000);
     assert_eq!(world.caller.leg.counters().stun_refused, 2_000);
     world.connect(Duration::from_secs(5));
+    for _ in 0..10 {
+        world.us.leg.receive(world.now, world.caller.addr, &check);
+        world.run(Duration::from_secs(2));
+    }
+    assert_eq!(world.us.events.len(), 2, "the role and the consent are as before: {:?}", world.us.events);
+}
+
+#[test]
+fn a_check_replayed_from_everywhere_adds_few_addresses() {
+    let mut world = World::new(&OfferShape { ice_lite: false, ..OfferShape::default() });
+    world.us.leg.handle_timeout(world.now);
+    let (_, check) = world.us.leg.poll_transmit().unwrap();
+    for n in 0..500_u16 {
+        let from = SocketAddr::from(([192, 0, 2, 66], 1_024 + n));
+        world.caller.leg.receive(world.now, from, &check);
+    }
+    while world.caller.leg.poll_transmit().is_some() {}
+    assert_eq!(world.caller.leg.counters().stun_refused, 500 - (64 + 16 - 1));
+    world.connect(Duration::from_secs(5));
+}
+
+#[test]
+fn sealed_records_before_the_keys_are_kept_in_small_number() {
+    let mut world = World::new(&OfferShape::default());
+    world.weather(|_, _, packet| is_dtls(packet));
+    world.run(Duration::from_millis(20));
+    let mut sealed = vec![22, 254, 253, 0, 1, 0, 0, 0, 0, 0, 0, 0, 40];
+    sealed.extend_from_slice(&[9; 40]);
+    let mut flood = |world: &mut World, count: u16| {
+        for n in 0..count {
+            [sealed[9], sealed[10]] = n.to_be_bytes();
+            world.us.leg.receive(world.now, world.caller.addr, &sealed);
+        }
+    };
+    flood(&mut world, 250);
+    assert_eq!(world.us.leg.counters().bad_packets, 0);
+    world.weather(|_, _, _| false);
+    world.connect(Duration::from_secs(5));
+
+    let mut world = World::new(&OfferShape::default());
+    world.weather(|_, _, packet| is_dtls(packet));
+    world.run(Duration::from_millis(20));
+    flood(&mut world, 1_000);
+    assert_eq!(world.us.leg.counters().bad_packets, 1_000 - 256);
 }
 
 #[test]

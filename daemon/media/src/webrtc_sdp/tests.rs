@@ -299,6 +299,13 @@ fn opus_wins_over_g711_and_a_foreign_number_is_kept() {
 }
 
 #[test]
+fn a_group_or_a_mid_that_was_not_offered_is_not_answered() {
+    let bare = without(&without(WHATSAPP_OFFER, "a=group"), "a=mid");
+    let answer = write_answer(&OfferFacts::read(&bare).unwrap(), &local_side(&[]), true);
+    assert!(!answer.contains("a=group") && !answer.contains("a=mid"));
+}
+
+#[test]
 fn one_way_offers_are_mirrored() {
     let offer = OfferFacts::read(&WHATSAPP_OFFER.replace("a=sendrecv", "a=sendonly")).unwrap();
     assert!(write_answer(&offer, &local_side(&[]), true).contains("a=recvonly\r\n"));

@@ -21,6 +21,7 @@ struct Codec<'a>(u8, &'a str, Option<&'a str>);
 
 /// What differs between our descriptions.
 struct Section<'a> {
+    bundle: bool,
     mid: Option<&'a str>,
     setup: &'a str,
     direction: Direction,
@@ -40,6 +41,7 @@ pub(crate) fn write_answer(offer: &OfferFacts, local: &LocalSide<'_>, active: bo
     write(
         local,
         &Section {
+            bundle: offer.bundle,
             mid: offer.mid.as_deref(),
             setup: if active { "active" } else { "passive" },
             direction: offer.direction.mirrored(),
@@ -106,6 +108,7 @@ pub(crate) fn write_offer(shape: &OfferShape, local: &LocalSide<'_>) -> String {
     write(
         local,
         &Section {
+            bundle: true,
             mid: Some("audio"),
             setup,
             direction: Direction::SendRecv,
@@ -121,7 +124,7 @@ fn write(local: &LocalSide<'_>, section: &Section<'_>) -> String {
     let family = if default.is_ipv4() { "IP4" } else { "IP6" };
     let mut lines: Vec<String> =
         vec!["v=0".into(), format!("o=- {} 2 IN IP4 127.0.0.1", local.session_id), "s=-".into(), "t=0 0".into()];
-    if let Some(mid) = section.mid {
+    if let (true, Some(mid)) = (section.bundle, section.mid) {
         lines.push(format!("a=group:BUNDLE {mid}"));
     }
     lines.push("a=msid-semantic: WMS sauti".into());

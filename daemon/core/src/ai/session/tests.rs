@@ -213,5 +213,6 @@ fn failure(effects: &[Effect]) -> Option<&Failure> {
 
 mod answers;
 mod broken;
+mod golden;
 mod interruption;
 mod opening;

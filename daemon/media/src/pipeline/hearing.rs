@@ -1,0 +1,282 @@
+//! From the caller's packets to frames: sort by payload type, buffer, decode, conceal, cut into 20 ms.
+
+use std::time::{Duration, Instant};
+
+use sauti_core::media::frame::{FRAME_SAMPLES, SAMPLE_RATE};
+use sauti_core::media::jitter::{Arrival, JitterBuffer, JitterReport, Pulled, Pushed};
+use sauti_core::media::level::{SILENCE_DBFS, rms_dbfs};
+use sauti_core::media::rtp::{RtpPacket, opus_ticks, timestamp_distance};
+
+use super::{AudioReport, CallerAudioSettings, Heard, Received};
+use crate::opus::{CodecError, Decoder, MAX_PACKET_SAMPLES};
+
+/// A frame softer than this may be left out unheard.
+const QUIET_DBFS: f32 = -45.0;
+/// Samples over which audio rises after silence: 2.5 ms.
+const RISE: usize = 60;
+/// More pulls than the shortest packets (2.5 ms) need for a frame.
+const MAX_PULLS: usize = 40;
+/// Room for what is left of the frame before, and the longest packet behind it.
+const CARRY: usize = FRAME_SAMPLES + MAX_PACKET_SAMPLES;
+/// A telephone event this much older than the last one (5 s) is not its repetition but a new clock.
+const EVENT_MEMORY: i32 = -240_000;
+
+/// The receiving half of a leg.
+#[derive(Debug)]
+pub(super) struct Hearing {
+    opus_payload_type: u8,
+    event_payload_type: u8,
+    jitter: JitterBuffer,
+    decoder: Decoder,
+    /// Where packets are decoded to.
+    decoded: Box<[i16; MAX_PACKET_SAMPLES]>,
+    /// A packet to be blended into the next.
+    surplus: Box<[i16; MAX_PACKET_SAMPLES]>,
+    surplus_len: usize,
+    /// Decoded and not yet pulled.
+    carry: Box<[i16; CARRY]>,
+    carry_len: usize,
+    /// The carry holds invented audio.
+    carry_concealed: bool,
+    /// The frame pulled last was not silence.
+    sounding: bool,
+    level: f32,
+    muted: bool,
+    ssrc: Option<u32>,
+    /// A source that sent one packet: with the next one it takes over.
+    candidate: Option<u32>,
+    last_event: Option<u32>,
+}
+
+impl Hearing {
+    pub(super) fn new(settings: &CallerAudioSettings) -> Result<Self, CodecError> {
+        Ok(Self {
+            opus_payload_type: settings.opus_payload_type,
+            event_payload_type: settings.event_payload_type,
+            jitter: JitterBuffer::new(settings.jitter),
+            decoder: Decoder::new()?,
+            decoded: Box::new([0; MAX_PACKET_SAMPLES]),
+            surplus: Box::new([0; MAX_PACKET_SAMPLES]),
+            surplus_len: 0,
+            carry: Box::new([0; CARRY]),
+            carry_len: 0,
+            carry_concealed: false,
+            sounding: false,
+            level: SILENCE_DBFS,
+            muted: false,
+            ssrc: None,
+            candidate: None,
+            last_event: None,
+        })
+    }
+
+    pub(super) fn receive(&mut self, now: Instant, packet: &RtpPacket<'_>, report: &mut AudioReport) -> Received {
+        if packet.payload_type != self.opus_payload_type && packet.payload_type != self.event_payload_type {
+            if self.ssrc == Some(packet.ssrc) {
+                self.jitter.skip(now, packet.sequence, packet.timestamp);
+            }
+            report.other_payloads += 1;
+            return Received::OtherPayload;
+        }
+        if !self.is_ours(packet.ssrc, report) {
+            report.strangers += 1;
+            return Received::Stranger;
+        }
+        if packet.payload_type == self.event_payload_type {
+            return self.event(now, packet, report);
+        }
+        if packet.payload.is_empty() {
+            // Padding alone: it takes a number and says nothing.
+            return Received::Audio(self.jitter.skip(now, packet.sequence, packet.timestamp));
+        }
+        let Some(ticks) = opus_ticks(packet.payload) else {
+            report.undecodable += 1;
+            return Received::Undecodable;
+        };
+        let arrival =
+            Arrival { sequence: packet.sequence, timestamp: packet.timestamp, ticks, payload: packet.payload };
+        Received::Audio(self.jitter.push(now, arrival))
+    }
+
+    /// The first source is ours; another takes over with two packets in a row.
+    fn is_ours(&mut self, ssrc: u32, report: &mut AudioReport) -> bool {
+        if self.ssrc == Some(ssrc) {
+            self.candidate = None;
+            return true;
+        }
+        if self.ssrc.is_some() {
+            if self.candidate != Some(ssrc) {
+                self.candidate = Some(ssrc);
+                return false;
+            }
+            self.jitter.restart();
+            self.last_event = None;
+            report.sources += 1;
+        }
+        self.ssrc = Some(ssrc);
+        self.candidate = None;
+        true
+    }
+
+    /// RFC 4733: one press is many packets with one timestamp, its end is sent three times.
+    fn event(&mut self, now: Instant, packet: &RtpPacket<'_>, report: &mut AudioReport) -> Received {
+        let pushed = self.jitter.skip(now, packet.sequence, packet.timestamp);
+        if matches!(pushed, Pushed::Duplicate | Pushed::Stray) {
+            return Received::Event;
+        }
+        let &[event, _, _, _, ..] = packet.payload else {
+            report.undecodable += 1;
+            return Received::Undecodable;
+        };
+        if self.last_event.is_some_and(|last| (EVENT_MEMORY..=0).contains(&timestamp_distance(last, packet.timestamp)))
+        {
+            return Received::Event;
+        }
+        self.last_event = Some(packet.timestamp);
+        let digit = match event {
+            0..=9 => char::from(b'0' + event),
+            10 => '*',
+            11 => '#',
+            12..=15 => char::from(b'A' + event - 12),
+            _ => return Received::Event,
+        };
+        report.digits += 1;
+        Received::Digit(digit)
+    }
+
+    pub(super) fn pull(&mut self, now: Instant, out: &mut [i16; FRAME_SAMPLES], report: &mut AudioReport) -> Heard {
+        let heard = match self.fill(now, report) {
+            Heard::Voice if self.carry_concealed => Heard::Concealed,
+            heard => heard,
+        };
+        let len = self.carry_len.min(FRAME_SAMPLES);
+        out[..len].copy_from_slice(&self.carry[..len]);
+        out[len..].fill(0);
+        self.carry.copy_within(len..self.carry_len, 0);
+        self.carry_len -= len;
+        if self.carry_len == 0 {
+            self.carry_concealed = false;
+        }
+        self.level = if len == 0 { SILENCE_DBFS } else { rms_dbfs(out) };
+        let heard = if self.muted {
+            out.fill(0);
+            Heard::Nothing
+        } else {
+            report.heard_dbfs = report.heard_dbfs.max(self.level);
+            heard
+        };
+        match heard {
+            Heard::Voice => report.voice += 1,
+            Heard::Concealed => report.concealed += 1,
+            Heard::Comfort => report.comfort += 1,
+            Heard::Nothing => report.nothing += 1,
+        }
+        heard
+    }
+
+    /// Decodes until a frame is there, or there is nothing to decode.
+    fn fill(&mut self, now: Instant, report: &mut AudioReport) -> Heard {
+        for _ in 0..MAX_PULLS {
+            if self.carry_len >= FRAME_SAMPLES {
+                break;
+            }
+            let quiet = self.level < QUIET_DBFS;
+            let (decoded, concealed) = match self.jitter.pull(now, duration(self.carry_len), quiet) {
+                Pulled::Voice(payload) => (self.decoder.decode(payload, &mut self.decoded), false),
+                Pulled::Surplus(payload) => {
+                    self.surplus_len = self.decoder.decode(payload, &mut self.surplus).unwrap_or(0);
+                    continue;
+                }
+                Pulled::Lost { ticks, next: Some(next) } => {
+                    report.recovered += 1;
+                    (self.decoder.decode_fec(next, samples(ticks), &mut self.decoded), true)
+                }
+                Pulled::Lost { ticks, next: None } => (self.decoder.conceal(samples(ticks), &mut self.decoded), true),
+                Pulled::Starved => (self.decoder.conceal(FRAME_SAMPLES, &mut self.decoded), true),
+                Pulled::Silence => return self.fade(Heard::Comfort),
+                Pulled::Empty => return self.fade(Heard::Nothing),
+            };
+            let len = match decoded {
+                Ok(len) => len,
+                Err(_) => {
+                    report.undecodable += 1;
+                    self.carry_concealed = true;
+                    self.decoder.conceal(FRAME_SAMPLES, &mut self.decoded).unwrap_or(0)
+                }
+            };
+            self.append(len, concealed);
+        }
+        Heard::Voice
+    }
+
+    /// Puts `len` decoded samples behind the carry: blended with a surplus packet, rising if it was silent before.
+    fn append(&mut self, len: usize, concealed: bool) {
+        let room = self.carry.get_mut(self.carry_len..).unwrap_or_default();
+        let len = len.min(room.len()).min(MAX_PACKET_SAMPLES);
+        let fresh = &mut self.decoded[..len];
+        let blended = self.surplus_len.min(len);
+        for (n, (new, old)) in (1_i32..).zip(fresh.iter_mut().zip(&self.surplus[..blended])) {
+            *new = mix(*old, *new, n, length(blended) + 1);
+        }
+        self.surplus_len = 0;
+        if !self.sounding {
+            for (n, sample) in (1_i32..).zip(fresh.iter_mut().take(RISE)) {
+                *sample = mix(0, *sample, n, length(RISE) + 1);
+            }
+        }
+        self.sounding = true;
+        room[..len].copy_from_slice(fresh);
+        self.carry_len += len;
+        self.carry_concealed |= concealed;
+    }
+
+    /// Ends in silence without a step: what sounded before is continued for one frame and faded out.
+    fn fade(&mut self, silence: Heard) -> Heard {
+        if !self.sounding {
+            return silence;
+        }
+        let len = self.decoder.conceal(FRAME_SAMPLES, &mut self.decoded).unwrap_or(0);
+        for (n, sample) in (1_i32..).zip(self.decoded[..len].iter_mut()) {
+            *sample = mix(*sample, 0, n, length(len));
+        }
+        self.append(len, true);
+        self.sounding = false;
+        Heard::Concealed
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.jitter.flush();
+        self.carry_len = 0;
+        self.carry_concealed = false;
+        self.surplus_len = 0;
+    }
+
+    pub(super) fn set_muted(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+
+    pub(super) fn jitter_report(&self) -> JitterReport {
+        self.jitter.report()
+    }
+}
+
+/// The way from `old` to `new` after `n` of `of` steps.
+#[expect(clippy::cast_possible_truncation, reason = "a mean of two samples is a sample")]
+fn mix(old: i16, new: i16, n: i32, of: i32) -> i16 {
+    let n = n.clamp(0, of);
+    ((i32::from(old) * (of - n) + i32::from(new) * n) / of.max(1)) as i16
+}
+
+fn length(samples: usize) -> i32 {
+    i32::try_from(samples).unwrap_or(i32::MAX)
+}
+
+/// Samples at 24 kHz for ticks of 48 kHz, in whole steps of 2.5 ms, at least one.
+fn samples(ticks: u32) -> usize {
+    let steps = usize::try_from(ticks / 120).unwrap_or(1).clamp(1, MAX_PACKET_SAMPLES / 60);
+    steps * 60
+}
+
+fn duration(samples: usize) -> Duration {
+    Duration::from_nanos(u64::try_from(samples).unwrap_or(0) * 1_000_000_000 / u64::from(SAMPLE_RATE))
+}
