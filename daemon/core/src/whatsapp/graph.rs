@@ -318,11 +318,29 @@ impl GraphError {
         matches!(self.class, RetryClass::TokenDead | RetryClass::Forbidden)
     }
 
-    /// True when the ask's purpose is reached all the same: the call that was to be ended has ended.
+    /// True when the ask's purpose is reached all the same: the call that was to be ended has ended, the one that
+    /// was to ring is past that.
     #[must_use]
     pub const fn is_as_good_as_done(&self) -> bool {
-        matches!(self.ask, Ask::Reject | Ask::Terminate)
-            && matches!(self.class, RetryClass::AlreadyEnded | RetryClass::AlreadyDone)
+        match self.ask {
+            Ask::Reject | Ask::Terminate => {
+                matches!(self.class, RetryClass::AlreadyEnded | RetryClass::AlreadyDone)
+            }
+            Ask::PreAccept => matches!(self.class, RetryClass::AlreadyDone),
+            Ask::Accept | Ask::Text => false,
+        }
+    }
+
+    /// The error of a repeated ask whose earlier attempt stayed without an answer, and so may have been done.
+    ///
+    /// Then code 100 to a pre-accept says that it was: Graph has no code of its own for a wrong state. Should the SDP
+    /// be at fault after all, the accept will tell.
+    #[must_use]
+    pub fn after_doubt(self) -> Self {
+        if self.ask == Ask::PreAccept && self.code == Some(100) && self.class == RetryClass::SdpRefused {
+            return Self { class: RetryClass::AlreadyDone, fault: Fault::Whatsapp, ..self };
+        }
+        self
     }
 
     /// What the call machine makes of it, once no retry is left.

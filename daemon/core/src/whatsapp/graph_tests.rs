@@ -218,6 +218,19 @@ fn the_call_machine_gets_the_verdict_that_fits() {
 }
 
 #[test]
+fn a_repeated_pre_accept_is_done_if_its_first_attempt_may_have_been() {
+    let refused = failed(Ask::PreAccept, 400, 100, "");
+    assert_eq!(refused.verdict(), GraphVerdict::SdpRefused);
+    assert_eq!(refused.after_doubt().verdict(), GraphVerdict::Done);
+    let told = failed(Ask::PreAccept, 400, 100, "pre_accept an already In Progress call");
+    assert_eq!(told.verdict(), GraphVerdict::Done);
+    let gone = failed(Ask::PreAccept, 400, 100, "The user has already terminated the call").after_doubt();
+    assert_eq!(gone.verdict(), GraphVerdict::Ended);
+    assert_eq!(failed(Ask::PreAccept, 400, 138_008, "").after_doubt().verdict(), GraphVerdict::SdpRefused);
+    assert_eq!(failed(Ask::Accept, 400, 100, "sdp").after_doubt().verdict(), GraphVerdict::SdpRefused);
+}
+
+#[test]
 fn an_error_says_what_to_do_and_never_what_graph_said() {
     let error = failed(Ask::Text, 401, 190, "token canary-whatsapp-token of Test Caller");
     assert_eq!(

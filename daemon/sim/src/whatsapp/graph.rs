@@ -114,6 +114,8 @@ pub struct SentText {
     pub to: Pii,
     /// It went to `recipient`, not to `to`.
     pub by_bsuid: bool,
+    /// `to` had no `+`: on paper Graph may put the business's country code in front, and reach somebody else.
+    pub without_plus: bool,
     /// The words.
     pub body: Pii,
     /// `biz_opaque_callback_data`.
@@ -463,10 +465,6 @@ impl Graph {
         if opaque.as_ref().is_some_and(|opaque| opaque.len() > LONGEST_OPAQUE) {
             return self.invalid("biz_opaque_callback_data is longer than 512 characters");
         }
-        if !by_bsuid && !to.starts_with('+') {
-            // Meta would put the business's country code in front and reach somebody else.
-            return error(&mut self.dice, 400, 131_026, None, "Message undeliverable");
-        }
         let plain = to.trim_start_matches('+');
         let open = self.windows.get(&Pii::new(plain)).is_some_and(|since| now.mono.duration_since(*since) < WINDOW);
         if !open && kind != "template" {
@@ -478,6 +476,7 @@ impl Graph {
             at: now.mono,
             to: Pii::new(to),
             by_bsuid,
+            without_plus: !by_bsuid && !to.starts_with('+'),
             body: Pii::new(words),
             opaque,
             id: id.clone(),

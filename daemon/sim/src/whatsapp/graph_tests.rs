@@ -293,7 +293,12 @@ fn texts_reach_who_called_within_a_day_and_nobody_else() {
     world.later(secs(24 * 3600));
     assert_eq!(world.text(&both), Err(Some(131_047)));
     let bare = json!({"messaging_product": "whatsapp", "to": "250780000001", "type": "text", "text": {"body": "x"}});
-    assert_eq!(code(&world.post("messages", bare.to_string().as_bytes()).unwrap()), (400, 131_026));
+    assert_eq!(code(&world.post("messages", bare.to_string().as_bytes()).unwrap()), (400, 131_047));
+    let person = world.person.clone();
+    world.graph.sign_of_life(world.now, &person);
+    assert_eq!(world.post("messages", bare.to_string().as_bytes()).unwrap().status, 200);
+    let flags: Vec<_> = world.graph.texts().iter().map(|text| text.without_plus).collect();
+    assert_eq!(flags, [false, false, true]);
     let read = json!({"messaging_product": "whatsapp", "status": "read", "message_id": "wamid.HBgM"});
     assert_eq!(world.post("messages", read.to_string().as_bytes()).unwrap().status, 200);
 }
