@@ -31,8 +31,10 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(700);
 /// `[openai]` cannot be made an address or a header.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DialError {
-    /// `url` is none, or its scheme is not one of the four.
-    #[error("[openai] url: not an http, https, ws or wss address; write one like https://api.openai.com/v1")]
+    /// `url` is none, holds a user or password, or its scheme is not one of the four.
+    #[error(
+        "[openai] url: not an http, https, ws or wss address without a password; write one like https://api.openai.com/v1"
+    )]
     Url,
     /// A value holds characters that a header cannot carry.
     #[error("[openai] {0}: holds characters that an HTTP header cannot carry; remove them")]
@@ -68,6 +70,10 @@ impl Dialer {
             _ => return Err(DialError::Url),
         };
         let authority = base.authority().ok_or(DialError::Url)?;
+        // A password in the address would show wherever the address does.
+        if authority.as_str().contains('@') {
+            return Err(DialError::Url);
+        }
         // An IPv6 literal stands in brackets, which neither a resolver nor TLS wants.
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });

@@ -328,7 +328,7 @@ async fn https_becomes_a_websocket_over_tls_that_trusts_only_the_given_roots() {
 #[test]
 fn addresses_and_header_values_that_cannot_be_are_refused() {
     let roots = || tls(RootCertStore::empty());
-    for url in ["", "api.openai.com/v1", "ftp://api.openai.com/v1", "https://"] {
+    for url in ["", "api.openai.com/v1", "ftp://api.openai.com/v1", "https://", "https://me:canary@api.openai.com/v1"] {
         assert_eq!(Dialer::new(&openai(url.to_owned()), &roots()).unwrap_err(), DialError::Url, "{url}");
     }
     let mut config = openai("https://api.openai.com/v1".to_owned());
