@@ -370,11 +370,11 @@ mod tests {
         async fn with_whole_call() -> Self {
             let it = Self::with_call(1).await;
             let id = call_id(1);
-            it.store.stage(id, Stage::FirstAudio, at(5)).await.unwrap();
+            it.store.stage(id, Stage::FirstAudio, at(5));
             let fields = BTreeMap::from([("ms".to_owned(), serde_json::json!(412))]);
             let event = EventRow { at: at(4), event: "WA_CALL_ACCEPTED".to_owned(), fields };
-            it.store.event(id, event).await.unwrap();
-            it.store.session(id, session(0, dollars(2_600))).await.unwrap();
+            it.store.event(id, event);
+            it.store.session(id, session(0, dollars(2_600)));
             for (item, speaker, second, words) in
                 [("b", Speaker::Caller, 8, "two teas \u{1b}[2Jplease"), ("a", Speaker::Agent, 5, "Hello! How can I")]
             {
@@ -386,7 +386,7 @@ mod tests {
                     interrupted: speaker == Speaker::Agent,
                     text: Pii::new(words),
                 };
-                it.store.turn(id, turn).await.unwrap();
+                it.store.turn(id, turn);
             }
             it.store.end(id, ended(Outcome::Completed)).await.unwrap();
             it
@@ -398,7 +398,7 @@ mod tests {
         let it = Fixture::with_whole_call().await;
         it.store.admit(new_call(2), Some(live())).await.unwrap();
         it.store.admit(NewCall { language: None, ..new_call(3) }, None).await.unwrap();
-        it.store.session(call_id(3), session(0, None)).await.unwrap();
+        it.store.session(call_id(3), session(0, None));
         it.store.end(call_id(3), EndRow { talked: None, ..ended(Outcome::ModelFailed) }).await.unwrap();
         let text = it.answers(None, false).unwrap();
         let lines: Vec<&str> = text.lines().collect();

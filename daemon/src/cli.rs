@@ -46,6 +46,13 @@ pub struct Cli {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serve calls until told to stop.
+    Run(RunArgs),
+    /// Place emulated calls through the real daemon on loopback, and report what was heard.
+    Simulate(SimulateArgs),
+    /// The far ends of a simulation; started by `simulate`.
+    #[command(hide = true)]
+    SimulateFarEnds,
     /// Report everything that is wrong with the configuration, or print the effective one, secrets redacted.
     Check(CheckArgs),
     /// Read the ledger: who called, how it ended, what it cost; also while the daemon runs.
@@ -103,6 +110,9 @@ pub struct SimulateArgs {
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub json: bool,
+    /// Write every frame that the daemon sent to the model into a file, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub frames: Option<PathBuf>,
 }
 
 /// Arguments of `sauti calls`.

@@ -11,6 +11,9 @@ fn main() -> ExitCode {
     }
     sauti::secrets::keep_out_of_core_dumps();
     match Cli::parse().command {
+        Command::Run(args) => sauti::run::command(&args).into(),
+        Command::Simulate(args) => sauti::simulate::command(&args).into(),
+        Command::SimulateFarEnds => sauti::simulate::far_ends_command().into(),
         Command::Check(args) => sauti::check::command(&args).into(),
         Command::Calls(args) => sauti::calls::command(&args).into(),
     }

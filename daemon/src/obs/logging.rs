@@ -14,6 +14,7 @@ use std::panic::PanicHookInfo;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sauti_core::call::milestones::Milestone;
 use sauti_core::ids::CallId;
 use sauti_core::pii::KeyedHash;
 use serde_json::Value as Json;
@@ -90,6 +91,8 @@ event_names! {
     ServiceReady = "SERVICE_READY" INFO,
     /// The service takes no new calls and waits for those that run.
     ServiceDraining = "SERVICE_DRAINING" INFO,
+    /// Files were read again.
+    ServiceReloaded = "SERVICE_RELOADED" INFO,
     /// The service has ended.
     ServiceStopped = "SERVICE_STOPPED" INFO,
     /// A call that a crash had left open was closed.
@@ -218,6 +221,36 @@ impl From<Duration> for LogValue {
     }
 }
 
+impl LogValue {
+    /// The value as the ledger keeps it.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        match self {
+            Self::Number(number) => Json::from(*number),
+            Self::Decimal(number) => Json::from(*number),
+            Self::Flag(flag) => Json::from(*flag),
+            Self::Word(word) => Json::from(*word),
+            Self::Hash(hash) => Json::from(hash.to_string()),
+            Self::Name(name) => Json::from(name.0.as_str()),
+        }
+    }
+}
+
+impl From<Milestone> for EventName {
+    fn from(milestone: Milestone) -> Self {
+        match milestone {
+            Milestone::WebhookReceived => Self::WaVoiceWebhookReceived,
+            Milestone::CallConnect => Self::WaCallConnect,
+            Milestone::BridgeRequested => Self::MediaBridgeCreateRequest,
+            Milestone::LegUp => Self::WebrtcConnectionEstablished,
+            Milestone::ModelUp => Self::OpenaiWebsocketConnected,
+            Milestone::BridgeActive => Self::AudioBridgeActive,
+            Milestone::Accepted => Self::WaCallAccepted,
+            Milestone::ConversationStarted => Self::ConversationStarted,
+        }
+    }
+}
+
 impl fmt::Display for LogValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -296,6 +329,8 @@ fields! {
     Status = STATUS,
     /// Code of the far end's error.
     Code = CODE,
+    /// What to do about it.
+    Remedy = REMEDY,
     /// Which try it was, from 1.
     Attempt = ATTEMPT,
     /// How old something was, in ms.

@@ -1,3 +1,4 @@
-//! What the daemon says about itself: log and metrics.
+//! What the daemon says about itself: the log for people, the metrics for dashboards.
 
 pub mod logging;
+pub mod metrics;

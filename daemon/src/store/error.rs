@@ -119,3 +119,18 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
         _ => "this is a fault of sauti: please report it with these words",
     }
 }
+
+impl StoreError {
+    /// The word for the log; the text of the error names the file.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Sqlite { .. } => "sqlite",
+            Self::File { .. } => "file",
+            Self::InUse { .. } => "in_use",
+            Self::Newer { .. } => "newer",
+            _ => "ledger",
+        }
+    }
+}

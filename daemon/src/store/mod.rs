@@ -1,7 +1,7 @@
 //! The ledger's door: handles that queue commands for the one thread that owns the SQLite file.
 //!
 //! A handle never touches the disk. What must be known to be written is answered after its transaction; what is
-//! merely told (stages, events, turns, sessions) returns once it is queued, and is counted and logged if it fails.
+//! merely told (stages, events, turns, sessions) is queued without waiting, and counted if it is lost.
 //! Driven by the shell: HTTP handlers, call tasks, boot. Reading for people is [`read`].
 
 mod error;
@@ -164,35 +164,23 @@ impl Store {
     }
 
     /// Tells when a call passed a stage; the first time counts.
-    ///
-    /// # Errors
-    /// The thread is gone.
-    pub async fn stage(&self, call: CallId, stage: Stage, at: Timestamp) -> Result<(), StoreError> {
-        self.tell(Command::Stage { call, stage, at }).await
+    pub fn stage(&self, call: CallId, stage: Stage, at: Timestamp) {
+        self.tell_now(Command::Stage { call, stage, at });
     }
 
     /// Tells an event of a call.
-    ///
-    /// # Errors
-    /// The thread is gone.
-    pub async fn event(&self, call: CallId, row: EventRow) -> Result<(), StoreError> {
-        self.tell(Command::Event { call, row: Box::new(row) }).await
+    pub fn event(&self, call: CallId, row: EventRow) {
+        self.tell_now(Command::Event { call, row: Box::new(row) });
     }
 
     /// Tells a turn as heard; the same item again replaces its words.
-    ///
-    /// # Errors
-    /// The thread is gone.
-    pub async fn turn(&self, call: CallId, row: Turn) -> Result<(), StoreError> {
-        self.tell(Command::Turn { call, row: Box::new(row) }).await
+    pub fn turn(&self, call: CallId, row: Turn) {
+        self.tell_now(Command::Turn { call, row: Box::new(row) });
     }
 
     /// Tells the totals of a session with the model; the same ordinal again replaces them. The call's cost follows.
-    ///
-    /// # Errors
-    /// The thread is gone.
-    pub async fn session(&self, call: CallId, row: SessionRow) -> Result<(), StoreError> {
-        self.tell(Command::Session { call, row: Box::new(row) }).await
+    pub fn session(&self, call: CallId, row: SessionRow) {
+        self.tell_now(Command::Session { call, row: Box::new(row) });
     }
 
     /// Writes the outcome of a call, once; wipes what was sealed for it, queues it for upstream, and owes the text
@@ -308,6 +296,13 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.tell(command(reply)).await?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Queues what nobody waits for. A call task must not wait for a disk, so with a full queue it is lost and counted.
+    fn tell_now(&self, command: Command) {
+        if self.queue.try_send(command).is_err() {
+            self.gauges.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     async fn tell(&self, command: Command) -> Result<(), StoreError> {

@@ -71,6 +71,8 @@ pub enum Input {
     Drain,
     /// Hang up now: somebody on this box said so.
     HangUp,
+    /// A bug of ours took the leg away.
+    Broken,
     /// [`Call::deadline`] has come.
     Timer,
 }
@@ -253,6 +255,7 @@ impl Call {
                 }
             }
             Input::Drain => self.give_up(Outcome::Drained, Fault::Operator, out),
+            Input::Broken => self.give_up(Outcome::Internal, Fault::Box, out),
             Input::HangUp => self.end_call(Outcome::Completed, Fault::Operator, false, out),
             Input::Timer => {
                 if let Some((due, timer)) = self.deadline()

@@ -19,15 +19,7 @@ labels! {
     }
 }
 
-labels! {
-    /// Who said something.
-    Speaker {
-        /// The person on the phone.
-        Caller => "caller",
-        /// The model.
-        Agent => "agent",
-    }
-}
+pub use crate::record::Speaker;
 
 labels! {
     /// Whose tokens they are; each is priced by its own model name.
@@ -143,6 +135,19 @@ pub enum Odd {
     Overflow,
     /// The caller's words could not be transcribed.
     NoTranscript(Code),
+}
+
+impl Odd {
+    /// The word for counters.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "event_unreadable",
+            Self::Error { .. } => "error_event",
+            Self::Overflow => "overflow",
+            Self::NoTranscript(_) => "no_transcript",
+        }
+    }
 }
 
 /// Which deadline is next.

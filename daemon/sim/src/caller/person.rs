@@ -1,0 +1,331 @@
+//! The person on the phone: listens, waits for a pause, speaks the next line, breaks in, hangs up.
+//!
+//! She knows frames and time, no network. What she said and heard is kept for the judge.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sauti_core::media::frame::{FRAME, FRAME_SAMPLES};
+use sauti_core::media::level::rms_dbfs;
+
+/// Louder than this is somebody speaking; codec noise in silence stays far below.
+pub const AUDIBLE_DBFS: f32 = -45.0;
+/// Quiet for this long means that the other side is done: longer than the pauses within a sentence.
+const DONE_AFTER: Duration = Duration::from_millis(700);
+/// Patience with a side that says nothing at all.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// One thing that she does.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Waits until the other side has spoken and is done, or patience ends.
+    Listen,
+    /// Waits; the other side's speech changes nothing.
+    Pause(Duration),
+    /// Waits until the other side has had half of the time, counted ahead to when it will speak again.
+    ///
+    /// So the other side speaks half of the time, whatever its lines are.
+    Balance {
+        /// How long her next line and the other side's reaction will take together.
+        ahead: Duration,
+    },
+    /// Says a line.
+    Say(Arc<[i16]>),
+    /// Breaks in: says a line once the other side has been audible for this long.
+    BreakIn {
+        /// How long she lets it speak.
+        after: Duration,
+        /// What she says.
+        line: Arc<[i16]>,
+    },
+    /// Hangs up.
+    HangUp,
+}
+
+/// Something that she said.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// The line.
+    pub samples: Arc<[i16]>,
+    /// Where it stands in her own timeline, in samples since she picked up.
+    pub from: usize,
+    /// When its first frame was handed to the network.
+    pub at: Instant,
+    /// She was breaking in.
+    pub broke_in: bool,
+}
+
+/// A stretch of speech that she heard.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    /// Its first audible frame.
+    pub from: Instant,
+    /// Its last audible frame.
+    pub to: Instant,
+}
+
+#[derive(Debug, Clone)]
+enum Doing {
+    /// Works on the step at this place of the script since this moment.
+    Step { since: Instant },
+    /// Speaks; so much of the line is out.
+    Speaking { line: Arc<[i16]>, done: usize },
+    /// Nothing any more.
+    Over,
+}
+
+/// One caller.
+#[derive(Debug, Clone)]
+pub struct Person {
+    script: Vec<Step>,
+    at_step: usize,
+    doing: Doing,
+    began: Option<Instant>,
+    until: Option<Instant>,
+    /// Everything that she sent, silence included, from the first frame on.
+    pub timeline: Vec<i16>,
+    /// Everything that she heard, silence included, from the first frame on.
+    pub heard: Vec<i16>,
+    /// Her lines.
+    pub said: Vec<Said>,
+    /// What the other side said.
+    pub speech: Vec<Heard>,
+    /// Frames in which the other side was audible.
+    audible_frames: u64,
+    heard_in_step: bool,
+}
+
+impl Person {
+    /// Follows `script` and hangs up at its end.
+    #[must_use]
+    pub fn new(script: Vec<Step>) -> Self {
+        Self {
+            script,
+            at_step: 0,
+            doing: Doing::Over,
+            began: None,
+            until: None,
+            timeline: Vec::new(),
+            heard: Vec::new(),
+            said: Vec::new(),
+            speech: Vec::new(),
+            audible_frames: 0,
+            heard_in_step: false,
+        }
+    }
+
+    /// The call is up: her time begins, and ends after `length`.
+    pub fn pick_up(&mut self, now: Instant, length: Duration) {
+        if self.began.is_none() {
+            self.began = Some(now);
+            self.until = Some(now + length);
+            self.doing = Doing::Step { since: now };
+        }
+    }
+
+    /// True once she has hung up.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.began.is_some() && matches!(self.doing, Doing::Over)
+    }
+
+    /// When she picked up.
+    #[must_use]
+    pub const fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
+    /// The first audible frame of the other side.
+    #[must_use]
+    pub fn first_heard(&self) -> Option<Instant> {
+        self.speech.first().map(|heard| heard.from)
+    }
+
+    /// Takes one frame of the other side; `None` when the leg had nothing yet.
+    pub fn hear(&mut self, now: Instant, frame: Option<&[i16; FRAME_SAMPLES]>) {
+        if self.began.is_none() {
+            return;
+        }
+        let silence = [0; FRAME_SAMPLES];
+        let frame = frame.unwrap_or(&silence);
+        self.heard.extend_from_slice(frame);
+        if rms_dbfs(frame) < AUDIBLE_DBFS {
+            return;
+        }
+        self.audible_frames += 1;
+        self.heard_in_step = true;
+        match self.speech.last_mut() {
+            Some(last) if now.saturating_duration_since(last.to) < DONE_AFTER => last.to = now,
+            _ => self.speech.push(Heard { from: now, to: now }),
+        }
+    }
+
+    /// Her next frame; `None` is silence.
+    pub fn speak(&mut self, now: Instant) -> Option<[i16; FRAME_SAMPLES]> {
+        self.began?;
+        if self.until.is_some_and(|until| now >= until) {
+            self.doing = Doing::Over;
+        }
+        let frame = self.next_frame(now);
+        self.timeline.extend_from_slice(frame.as_ref().unwrap_or(&[0; FRAME_SAMPLES]));
+        frame
+    }
+
+    fn next_frame(&mut self, now: Instant) -> Option<[i16; FRAME_SAMPLES]> {
+        if let Doing::Step { since } = self.doing {
+            self.step(now, since);
+        }
+        let Doing::Speaking { line, done } = &mut self.doing else { return None };
+        let mut frame = [0; FRAME_SAMPLES];
+        let part = line.get(*done..line.len().min(*done + FRAME_SAMPLES)).unwrap_or_default();
+        frame[..part.len()].copy_from_slice(part);
+        *done += FRAME_SAMPLES;
+        if *done >= line.len() {
+            self.next_step(now + FRAME);
+        }
+        Some(frame)
+    }
+
+    fn next_step(&mut self, now: Instant) {
+        self.at_step += 1;
+        self.heard_in_step = false;
+        self.doing = Doing::Step { since: now };
+    }
+
+    fn step(&mut self, now: Instant, since: Instant) {
+        let Some(step) = self.script.get(self.at_step).cloned() else {
+            self.doing = Doing::Over;
+            return;
+        };
+        let waited = now.saturating_duration_since(since);
+        match step {
+            Step::Listen => {
+                let done = self.heard_in_step && self.quiet_for(now) >= DONE_AFTER;
+                if done || (!self.heard_in_step && waited >= PATIENCE) {
+                    self.next_step(now);
+                }
+            }
+            Step::Pause(length) => {
+                if waited >= length {
+                    self.next_step(now);
+                }
+            }
+            Step::Balance { ahead } => {
+                let so_far = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+                let spoken = FRAME * u32::try_from(self.audible_frames).unwrap_or(u32::MAX);
+                if (so_far + ahead) >= spoken * 2 {
+                    self.next_step(now);
+                }
+            }
+            Step::Say(line) => self.begin(now, line, false),
+            Step::BreakIn { after, line } => {
+                let speaking = self.speech.last().is_some_and(|heard| {
+                    self.heard_in_step
+                        && now.saturating_duration_since(heard.to) <= FRAME * 2
+                        && heard.to.saturating_duration_since(heard.from.max(since)) >= after
+                });
+                if speaking {
+                    self.begin(now, line, true);
+                } else if waited >= PATIENCE {
+                    self.next_step(now);
+                }
+            }
+            Step::HangUp => self.doing = Doing::Over,
+        }
+    }
+
+    fn begin(&mut self, now: Instant, line: Arc<[i16]>, broke_in: bool) {
+        let from = self.timeline.len();
+        self.said.push(Said { samples: Arc::clone(&line), from, at: now, broke_in });
+        self.doing = Doing::Speaking { line, done: 0 };
+    }
+
+    fn quiet_for(&self, now: Instant) -> Duration {
+        self.speech.last().map_or(Duration::ZERO, |heard| now.saturating_duration_since(heard.to))
+    }
+
+    /// Share of the time since she picked up in which the other side was audible.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share of some minutes of frames")]
+    pub fn share_heard(&self) -> f64 {
+        let frames = self.heard.len() / FRAME_SAMPLES;
+        if frames == 0 { 0.0 } else { self.audible_frames as f64 / frames as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sauti_core::media::level::Tone;
+
+    use super::*;
+
+    struct Talk {
+        person: Person,
+        now: Instant,
+        tone: Tone,
+    }
+
+    impl Talk {
+        #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+        fn new(script: Vec<Step>) -> Self {
+            let now = Instant::now();
+            let mut person = Person::new(script);
+            person.pick_up(now, Duration::from_secs(60));
+            Self { person, now, tone: Tone::new(440.0, 8_000.0) }
+        }
+
+        /// Lets the other side speak, or not, for so many frames; returns how many frames she spoke in.
+        fn frames(&mut self, count: usize, other_speaks: bool) -> usize {
+            let mut spoken = 0;
+            for _ in 0..count {
+                let frame = other_speaks.then(|| self.tone.frame());
+                self.person.hear(self.now, frame.as_ref());
+                spoken += usize::from(self.person.speak(self.now).is_some());
+                self.now += FRAME;
+            }
+            spoken
+        }
+    }
+
+    fn line(frames: usize) -> Arc<[i16]> {
+        vec![1000; frames * FRAME_SAMPLES].into()
+    }
+
+    #[test]
+    fn she_waits_for_the_end_of_what_is_said_and_then_speaks() {
+        let mut talk = Talk::new(vec![Step::Listen, Step::Say(line(10)), Step::HangUp]);
+        assert_eq!(talk.frames(50, true), 0);
+        assert_eq!(talk.frames(34, false), 0, "a pause within a sentence is no end");
+        assert_eq!(talk.frames(20, false), 10);
+        assert!(talk.person.is_over());
+        assert_eq!(talk.person.timeline.len(), talk.person.heard.len());
+    }
+
+    #[test]
+    fn she_breaks_in_while_the_other_side_speaks() {
+        let mut talk =
+            Talk::new(vec![Step::BreakIn { after: Duration::from_millis(500), line: line(5) }, Step::Listen]);
+        assert_eq!(talk.frames(20, true), 0);
+        assert_eq!(talk.frames(20, true), 5);
+        assert!(talk.person.said[0].broke_in);
+    }
+
+    #[test]
+    fn nobody_answering_ends_her_patience() {
+        let mut talk = Talk::new(vec![Step::Listen, Step::HangUp]);
+        talk.frames(599, false);
+        assert!(!talk.person.is_over());
+        talk.frames(3, false);
+        assert!(talk.person.is_over());
+    }
+
+    #[test]
+    fn balance_waits_until_the_other_side_has_had_half_of_the_time() {
+        let mut talk = Talk::new(vec![Step::Listen, Step::Balance { ahead: Duration::from_millis(500) }, Step::HangUp]);
+        talk.frames(100, true);
+        talk.frames(74, false);
+        assert!(!talk.person.is_over());
+        talk.frames(3, false);
+        assert!(talk.person.is_over(), "2 s spoken: she goes on when 3.5 s have passed and 0.5 s are to come");
+    }
+}

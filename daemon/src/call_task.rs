@@ -1,0 +1,553 @@
+//! One task a call: it feeds the machines and performs their effects; it decides nothing.
+//!
+//! A single `select!` over signals, lane, model, finished effects and the next deadline. Every way out ends in
+//! [`CallTask::finish`]; what a panic leaves behind is the switchboard's to clear up.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use jiff::Timestamp;
+use sauti_core::ai::client::write_append;
+use sauti_core::ai::session::{self, Line, Odd, Session};
+use sauti_core::ai::verdict::{Failure, Loss};
+use sauti_core::call::machine::{Action, Call, Effect, Input};
+use sauti_core::call::milestones::Milestone;
+use sauti_core::call::outcome::{Door, Fault, Outcome};
+use sauti_core::media::frame::Frame;
+use sauti_core::media::playout::{Consumed, Playout};
+use sauti_core::now::Now;
+use sauti_core::pii::Pii;
+use sauti_core::record::{EndRow, EventRow, NewText, Stage, Turn};
+use sauti_core::whatsapp::graph::{GraphError, Opaque};
+use tokio::sync::mpsc;
+
+use crate::ai::link::{Link, LinkEvent};
+use crate::house::{House, Setup};
+use crate::ledger_session::SessionLedger;
+use crate::lanes::{CallerLink, DOWN_TARGET, LaneEvent, LegReport, LinkNews, OpenError};
+use crate::obs::logging::{EventName, Field, LogValue, SafeName, log_event};
+use crate::whatsapp::graph::{graph_error_fields, verdict};
+
+/// Longest wait for the last word to Graph; the row is written afterwards in any case.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(15);
+
+/// Longest wait for the model's side of a close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the switchboard tells a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// The terminate webhook came.
+    Terminated {
+        /// Meta calls it a failure.
+        failed: bool,
+    },
+    /// The drain time is over.
+    Drain,
+}
+
+/// An effect that took its time and is done.
+enum Done {
+    Leg(Box<Result<(CallerLink, String), OpenError>>),
+    Model(Box<Result<Link, Failure>>),
+    Graph(Action, Result<(), GraphError>),
+}
+
+type Pending = FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>;
+
+/// What a call ended with.
+struct Ending {
+    outcome: Outcome,
+    fault: Fault,
+    at: Timestamp,
+}
+
+/// Everything one call is made of.
+struct CallTask {
+    house: Arc<House>,
+    setup: Arc<Setup>,
+    call: Call,
+    session: Session,
+    playout: Playout,
+    ledger: SessionLedger,
+    leg: Option<CallerLink>,
+    link: Option<Link>,
+    pending: Pending,
+    answer: Option<Pii>,
+    effects: Vec<Effect>,
+    news: Vec<session::Effect>,
+    owed: Option<Instant>,
+    report: Option<LegReport>,
+    audible: bool,
+    accepted: Option<Instant>,
+    farewell: Option<Action>,
+    text: Option<NewText>,
+    ending: Option<Ending>,
+    turns: u32,
+    line: String,
+    frame: Box<Frame>,
+}
+
+/// Reads both clocks.
+fn now() -> Now {
+    Now { mono: Instant::now(), wall: Timestamp::now() }
+}
+
+/// Runs an admitted call to its outcome.
+pub async fn run(house: Arc<House>, setup: Arc<Setup>, mut signals: mpsc::Receiver<Signal>) {
+    let mut task = CallTask::new(house, setup);
+    while task.ending.is_none() {
+        task.step(&mut signals).await;
+        task.perform();
+    }
+    task.finish().await;
+}
+
+impl CallTask {
+    fn new(house: Arc<House>, setup: Arc<Setup>) -> Self {
+        let mut effects = Vec::with_capacity(8);
+        let call = Call::start(Instant::now(), setup.received.mono, house.call_limits(), &mut effects);
+        let mut task = Self {
+            session: Session::new(house.session_update(setup.language)),
+            playout: Playout::new(house.openai.max_output_tokens),
+            ledger: SessionLedger::new(Arc::clone(&house), setup.call_id),
+            house,
+            setup,
+            call,
+            leg: None,
+            link: None,
+            pending: FuturesUnordered::new(),
+            answer: None,
+            effects,
+            news: Vec::with_capacity(8),
+            owed: None,
+            report: None,
+            audible: false,
+            accepted: None,
+            farewell: None,
+            text: None,
+            ending: None,
+            turns: 0,
+            line: String::with_capacity(2048),
+            frame: Box::new(Frame::SILENCE),
+        };
+        task.perform();
+        task
+    }
+
+    /// Waits for one thing and takes it.
+    async fn step(&mut self, signals: &mut mpsc::Receiver<Signal>) {
+        let deadline = [self.call.deadline().map(|(at, _)| at), self.session.deadline().map(|(at, _)| at)]
+            .into_iter()
+            .flatten()
+            .min();
+        let Self { leg, link, pending, .. } = self;
+        tokio::select! {
+            signal = signals.recv() => match signal {
+                Some(Signal::Terminated { failed }) => self.input(Input::Terminated { failed }),
+                Some(Signal::Drain) | None => self.input(Input::Drain),
+            },
+            Some(done) = pending.next() => self.done(done),
+            news = next_of_leg(leg) => match news {
+                LinkNews::Tick => self.tick(),
+                LinkNews::Event(event) => self.lane_event(event),
+            },
+            event = next_of_link(link) => self.link_event(&event),
+            () = sleep_until(deadline) => {
+                self.input(Input::Timer);
+                self.session_input(session::Input::Timer);
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.call.handle(Instant::now(), input, &mut self.effects);
+    }
+
+    fn session_input(&mut self, input: session::Input<'_>) {
+        self.session.handle(now(), input, &mut self.playout, &mut self.news);
+        self.session_news();
+        let owed = self.session.owes_event();
+        if owed != self.owed {
+            self.owed = owed;
+            self.input(Input::ModelOwes(owed));
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Leg(result) => match *result {
+                Ok((mut leg, answer)) => {
+                    leg.frames().set_epoch(self.playout.epoch());
+                    self.leg = Some(leg);
+                    self.answer = Some(Pii::new(answer));
+                    self.input(Input::LegAnswered);
+                }
+                Err(error) => {
+                    self.trouble("leg", &[
+                        (Field::Reason, error.label().into()),
+                        (Field::Fault, error.fault().label().into()),
+                    ]);
+                    self.input(Input::LegRefused(error.fault()));
+                }
+            },
+            Done::Model(result) => match *result {
+                Ok(link) => {
+                    self.link = Some(link);
+                    self.session_input(session::Input::Opened);
+                }
+                Err(failure) => self.session_input(session::Input::NotOpened(failure)),
+            },
+            Done::Graph(action, result) => {
+                if let Err(error) = &result {
+                    self.graph_trouble(error);
+                }
+                if action == Action::PreAccept && result.is_ok() {
+                    if let Some(leg) = &self.leg {
+                        leg.answer_delivered();
+                    }
+                    self.stage(Stage::PreAccepted, EventName::WaCallPreAccepted);
+                }
+                self.input(Input::Graph(action, verdict(&result)));
+            }
+        }
+    }
+
+    fn lane_event(&mut self, event: Option<LaneEvent>) {
+        match event {
+            Some(LaneEvent::Up) => self.input(Input::LegUp),
+            Some(LaneEvent::Lost) => self.input(Input::LegLost),
+            Some(LaneEvent::Media) => self.input(Input::MediaSeen),
+            Some(LaneEvent::Bye) => self.input(Input::MediaBye),
+            Some(LaneEvent::Dtmf(_)) => self.house.metrics.packets("dtmf_digit", 1),
+            Some(LaneEvent::Report(report)) => self.report(&report),
+            Some(LaneEvent::Panicked) | None => {
+                self.leg = None;
+                self.input(Input::Broken);
+            }
+        }
+    }
+
+    fn report(&mut self, report: &LegReport) {
+        if self.report.is_none_or(|before| before.media_packets != report.media_packets) {
+            self.input(Input::MediaSeen);
+        }
+        let reservoir = Duration::from_millis(self.playout.depth_ms());
+        report.count(self.report.as_ref(), &self.house.metrics, reservoir);
+        self.report = Some(*report);
+    }
+
+    fn link_event(&mut self, event: &LinkEvent) {
+        if let LinkEvent::Lost(lost) = event {
+            self.house.metrics.model_oddity(lost.label());
+        }
+        if !matches!(event, LinkEvent::Text(_)) {
+            self.link = None;
+        }
+        // What was heard until now decides what an interruption cuts.
+        self.note_consumed();
+        self.session_input(event.input());
+        self.top_up();
+    }
+
+    /// A frame's time has passed on the lane.
+    fn tick(&mut self) {
+        self.note_consumed();
+        self.top_up();
+        let Some(leg) = self.leg.as_mut() else { return };
+        let frames = leg.frames();
+        while let Some(frame) = frames.up.dequeue() {
+            if self.session.is_ready()
+                && let Some(link) = self.link.as_mut()
+            {
+                write_append(&mut self.line, &frame.samples);
+                link.send_audio(&self.line);
+            }
+        }
+    }
+
+    fn note_consumed(&mut self) {
+        let Some(leg) = self.leg.as_mut() else { return };
+        let (epoch, frames) = leg.frames().consumed();
+        if frames > 0 && !self.audible {
+            self.audible = true;
+            self.input(Input::FirstAudio);
+        }
+        self.session_input(session::Input::Consumed(Consumed { epoch, frames }));
+    }
+
+    /// Keeps 200 ms in front of the lane.
+    fn top_up(&mut self) {
+        let Some(leg) = self.leg.as_mut() else { return };
+        let down = &mut leg.frames().down;
+        while (self.playout.ahead() as usize) < DOWN_TARGET && down.ready() && self.playout.next_frame(&mut self.frame) {
+            // There is room: `ready` was asked, and nobody else puts frames in.
+            down.enqueue(*self.frame).ok();
+        }
+    }
+
+    /// Performs what the call machine decided.
+    fn perform(&mut self) {
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                self.perform_one(effect);
+            }
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::OpenLeg => {
+                let (lanes, setup) = (Arc::clone(&self.house.lanes), Arc::clone(&self.setup));
+                let work = tokio::task::spawn_blocking(move || lanes.open(setup.offer.expose()));
+                self.pending.push(Box::pin(async move {
+                    Done::Leg(Box::new(work.await.unwrap_or_else(|_| Err(OpenError::Bug))))
+                }));
+            }
+            Effect::OpenModel => {
+                if self.ledger.opening() > 1 {
+                    self.session = Session::new(self.house.session_update(self.setup.language));
+                }
+                let (house, setup) = (Arc::clone(&self.house), Arc::clone(&self.setup));
+                self.pending.push(Box::pin(async move {
+                    Done::Model(Box::new(house.connect_model(setup.caller_hash).await))
+                }));
+            }
+            Effect::Graph(action @ (Action::PreAccept | Action::Accept)) => {
+                let (house, setup) = (Arc::clone(&self.house), Arc::clone(&self.setup));
+                let answer = self.answer.clone();
+                self.pending.push(Box::pin(async move {
+                    let opaque = Opaque::new(setup.call_id.to_string());
+                    let result = house.graph.act(action, &setup.wacid, answer.as_ref(), opaque.as_ref()).await;
+                    Done::Graph(action, result)
+                }));
+            }
+            Effect::Graph(action @ (Action::Reject | Action::Terminate)) => self.farewell = Some(action),
+            Effect::OpenAudio => {
+                self.accepted = Some(Instant::now());
+                if self.leg.as_ref().is_none_or(|leg| !leg.open_audio()) {
+                    self.input(Input::Broken);
+                }
+            }
+            Effect::SayGoodbye => {
+                let goodbye = self.house.texts_of(self.setup.language).goodbye.clone();
+                self.session_input(session::Input::Say(Line::Goodbye, Pii::new(goodbye)));
+            }
+            Effect::Milestone(milestone, at) => self.milestone(milestone, at),
+            Effect::OweText => {
+                self.text = self.house.apology(&self.setup);
+            }
+            Effect::End(outcome, fault) => self.ending = Some(Ending { outcome, fault, at: Timestamp::now() }),
+        }
+    }
+
+    /// Performs what the session decided.
+    fn session_news(&mut self) {
+        while !self.news.is_empty() {
+            for effect in std::mem::take(&mut self.news) {
+                self.session_effect(effect);
+            }
+        }
+    }
+
+    fn session_effect(&mut self, effect: session::Effect) {
+        let metrics = Arc::clone(&self.house.metrics);
+        match effect {
+            session::Effect::Send(event) => {
+                if matches!(event.label(), "conversation.item.truncate" | "conversation.item.delete") {
+                    metrics.truncation();
+                }
+                event.write_json(&mut self.line);
+                if let Some(link) = self.link.as_mut() {
+                    link.send_text(&self.line);
+                }
+            }
+            session::Effect::Ready => {
+                metrics.model_session("ready");
+                self.ledger.opened();
+                self.input(Input::ModelReady);
+                let greeting = self.house.texts_of(self.setup.language).greeting.clone();
+                self.session.handle(
+                    now(),
+                    session::Input::Say(Line::Greeting, Pii::new(greeting)),
+                    &mut self.playout,
+                    &mut self.news,
+                );
+            }
+            session::Effect::Flush { epoch } => {
+                metrics.interruption();
+                if let Some(leg) = self.leg.as_mut() {
+                    leg.frames().set_epoch(epoch);
+                }
+            }
+            session::Effect::Turn(turn) => self.turn(turn),
+            session::Effect::Usage(who, usage) => self.ledger.usage(who, usage),
+            session::Effect::LineOver { line: Line::Goodbye, .. } => self.input(Input::GoodbyePlayed),
+            session::Effect::LineOver { line: Line::Greeting, .. }
+            | session::Effect::Audio { .. }
+            | session::Effect::SpeechStarted
+            | session::Effect::SpeechStopped
+            | session::Effect::ResponseStarted => {}
+            session::Effect::ResponseDone { status, code } => {
+                if let Some(code) = code {
+                    self.trouble("response", &[
+                        (Field::Reason, status.label().into()),
+                        (Field::Code, SafeName::new(code.as_str()).into()),
+                    ]);
+                }
+            }
+            session::Effect::Odd(odd) => self.odd(&odd),
+            session::Effect::Failed(failure) => {
+                metrics.model_session(failure.loss.label());
+                self.trouble("model", &[
+                    (Field::Reason, failure.loss.label().into()),
+                    (Field::Code, SafeName::new(failure.code.as_str()).into()),
+                ]);
+                self.link = None;
+                self.ledger.closed();
+                self.input(Input::ModelLost { refused: failure.loss == Loss::Refused });
+            }
+        }
+    }
+
+    fn odd(&mut self, odd: &Odd) {
+        self.house.metrics.model_oddity(odd.label());
+        if *odd == Odd::Overflow {
+            self.house.metrics.overflow();
+        }
+    }
+
+    fn turn(&mut self, turn: session::Turn) {
+        self.turns += 1;
+        let row = Turn {
+            item: format!("{}-{}", turn.who.label(), self.turns),
+            speaker: turn.who,
+            began_at: turn.began.wall,
+            heard: None,
+            interrupted: turn.interrupted,
+            text: turn.text,
+        };
+        self.house.store.turn(self.setup.call_id, row);
+    }
+
+    fn milestone(&mut self, milestone: Milestone, at: Instant) {
+        let after = at.saturating_duration_since(self.setup.received.mono);
+        let wall = self.setup.received.after(after).wall;
+        let stage = match milestone {
+            Milestone::LegUp => Some(Stage::MediaUp),
+            Milestone::ModelUp => Some(Stage::ModelUp),
+            Milestone::Accepted => Some(Stage::Accepted),
+            Milestone::ConversationStarted => Some(Stage::FirstAudio),
+            Milestone::WebhookReceived
+            | Milestone::CallConnect
+            | Milestone::BridgeRequested
+            | Milestone::BridgeActive => None,
+        };
+        if let Some(stage) = stage {
+            self.house.metrics.stage(stage.label(), after);
+            self.house.store.stage(self.setup.call_id, stage, wall);
+        }
+        let times = [(Field::AtMs, wall.as_millisecond().into()), (Field::DurationMs, after.into())];
+        self.event(EventName::from(milestone), wall, &times);
+        if milestone == Milestone::Accepted {
+            self.event(EventName::WaVoiceCallAccepted, wall, &times);
+        }
+    }
+
+    fn stage(&mut self, stage: Stage, name: EventName) {
+        let at = now();
+        let after = at.mono.saturating_duration_since(self.setup.received.mono);
+        self.house.metrics.stage(stage.label(), after);
+        self.house.store.stage(self.setup.call_id, stage, at.wall);
+        self.event(name, at.wall, &[
+            (Field::AtMs, at.wall.as_millisecond().into()),
+            (Field::DurationMs, after.into()),
+        ]);
+    }
+
+    fn trouble(&mut self, stage: &'static str, values: &[(Field, LogValue)]) {
+        let mut all = vec![(Field::Stage, stage.into())];
+        all.extend_from_slice(values);
+        self.event(EventName::WaVoiceError, Timestamp::now(), &all);
+    }
+
+    fn graph_trouble(&mut self, error: &GraphError) {
+        self.event(EventName::WaVoiceError, Timestamp::now(), &graph_error_fields(error));
+    }
+
+    /// Writes one event to the log and to the ledger.
+    fn event(&mut self, name: EventName, at: Timestamp, values: &[(Field, LogValue)]) {
+        log_event(name, Some(self.setup.call_id), values);
+        let fields = values.iter().map(|(field, value)| (field.as_str().to_owned(), value.to_json())).collect();
+        self.house.store.event(self.setup.call_id, EventRow { at, event: name.as_str().to_owned(), fields });
+    }
+
+    /// Closes both legs, has the last word with Graph, and writes the outcome.
+    async fn finish(mut self) {
+        self.note_consumed();
+        self.session_input(session::Input::End);
+        self.effects.clear();
+        self.leg = None;
+        if let Some(link) = self.link.take() {
+            tokio::spawn(link.close(CLOSE_WITHIN));
+        }
+        self.ledger.closed();
+        let ending = self.ending.take().unwrap_or(Ending {
+            outcome: Outcome::Internal,
+            fault: Fault::Box,
+            at: Timestamp::now(),
+        });
+        if let Some(action) = self.farewell {
+            let asked = self.house.graph.act(action, &self.setup.wacid, None, None);
+            match tokio::time::timeout(FAREWELL_WITHIN, asked).await {
+                Ok(Err(error)) => self.graph_trouble(&error),
+                Ok(Ok(())) => {}
+                Err(_) => self.trouble(action.label(), &[(Field::Reason, "timed_out".into())]),
+            }
+        }
+        let talked = self.accepted.map(|at| at.elapsed());
+        let owes_text = self.text.is_some();
+        let row = EndRow {
+            outcome: ending.outcome,
+            fault: ending.fault,
+            ended_at: ending.at,
+            talked,
+            text: self.text.take(),
+        };
+        self.event(EventName::CallEnded, ending.at, &[
+            (Field::Outcome, ending.outcome.label().into()),
+            (Field::Fault, ending.fault.label().into()),
+            (Field::Door, Door::Whatsapp.label().into()),
+            (Field::DurationMs, talked.unwrap_or_default().into()),
+        ]);
+        self.house.end_call(&self.setup, row).await;
+        if owes_text {
+            self.house.texts_ring.notify_one();
+        }
+    }
+}
+
+async fn next_of_leg(leg: &mut Option<CallerLink>) -> LinkNews {
+    match leg {
+        Some(leg) => leg.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_of_link(link: &mut Option<Link>) -> LinkEvent {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

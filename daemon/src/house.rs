@@ -1,0 +1,209 @@
+//! What every call shares: configuration, ledger, lanes, the ways to Graph and to the model.
+//!
+//! It holds handles and answers questions about settings; it decides nothing and owns no call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ring::rand::{SecureRandom, SystemRandom};
+use sauti_core::ai::client::SessionUpdate;
+use sauti_core::ai::verdict::Failure;
+use sauti_core::call::machine::{self, Action};
+use sauti_core::call::outcome::{Door, Outcome};
+use sauti_core::config::{Agent, Language, Limits, OpenAi, Texts, WhatsApp};
+use sauti_core::ids::CallId;
+use sauti_core::now::Now;
+use sauti_core::pii::{BoxKey, CallerAddress, KeyedHash, Pii};
+use sauti_core::record::{Direction, EndRow, LiveCall, NewCall, NewText, TextId};
+use tokio::sync::Notify;
+
+use crate::ai::dialer::Dialer;
+use crate::ai::link::Link;
+use crate::lanes::Lanes;
+use crate::obs::logging::{EventName, Field, log_event};
+use crate::obs::metrics::Metrics;
+use crate::store::{Admitted, Ended, Store};
+use crate::whatsapp::graph::{Graph, graph_error_fields};
+
+/// Longest wait for the model's socket: DNS, TCP, TLS and the WebSocket's handshake.
+const MODEL_WITHIN: Duration = Duration::from_secs(4);
+
+/// Shared by all calls.
+#[derive(Debug)]
+pub struct House {
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[whatsapp]`.
+    pub whatsapp: Arc<WhatsApp>,
+    /// `[openai]`.
+    pub openai: OpenAi,
+    /// `[agent]`.
+    pub agent: Agent,
+    /// `[[price]]`.
+    pub prices: sauti_core::call::cost::PriceTable,
+    /// `[node] languages`.
+    pub languages: Vec<Language>,
+    /// What a call starts in; nothing is known of callers yet.
+    pub language: Language,
+    /// The texts of that language.
+    pub texts: Texts,
+    /// Seals and hashes.
+    pub key: BoxKey,
+    /// The ledger.
+    pub store: Store,
+    /// The media threads.
+    pub lanes: Arc<Lanes>,
+    /// The way to Graph.
+    pub graph: Graph,
+    /// The way to the model.
+    pub dialer: Dialer,
+    /// Every counter.
+    pub metrics: Arc<Metrics>,
+    /// Wakes the sender of owed texts.
+    pub texts_ring: Arc<Notify>,
+    /// Randomness for ids.
+    pub random: SystemRandom,
+}
+
+/// One call before its task begins.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its name.
+    pub call_id: CallId,
+    /// Graph's id.
+    pub wacid: Pii,
+    /// What stands for it.
+    pub wa_hash: KeyedHash,
+    /// Where a text would go.
+    pub caller: CallerAddress,
+    /// What stands for the caller.
+    pub caller_hash: Option<KeyedHash>,
+    /// The SDP.
+    pub offer: Pii,
+    /// When the far side made it.
+    pub connect_at: Option<Timestamp>,
+    /// What is spoken.
+    pub language: Language,
+    /// When the webhook was read.
+    pub received: Now,
+    /// Too old to be answered.
+    pub stale: bool,
+}
+
+impl House {
+    /// The limits that a call's machine needs.
+    #[must_use]
+    pub const fn call_limits(&self) -> machine::Limits {
+        machine::Limits {
+            connect_within: self.limits.connect_within,
+            no_media: self.limits.no_media,
+            model_silence: self.limits.model_silence,
+            max_call: self.limits.max_call,
+        }
+    }
+
+    fn random_bytes(&self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        // Ids stay unique by their time even if the kernel had no randomness.
+        self.random.fill(&mut bytes).ok();
+        bytes
+    }
+
+    /// A new id for a call that came at `wall`.
+    #[must_use]
+    pub fn new_call_id(&self, wall: Timestamp) -> CallId {
+        CallId::new(wall, self.random_bytes())
+    }
+
+    /// The texts of a call's language.
+    #[must_use]
+    pub fn texts_of(&self, language: Language) -> &Texts {
+        self.agent.texts.get(&language).unwrap_or(&self.texts)
+    }
+
+    /// What the model's session is told.
+    #[must_use]
+    pub fn session_update(&self, language: Language) -> SessionUpdate {
+        SessionUpdate::new(&self.openai, Pii::new(self.agent.instructions.clone()), language, &self.languages)
+    }
+
+    /// Opens the model's socket.
+    ///
+    /// # Errors
+    /// Refused or broken, judged.
+    pub async fn connect_model(&self, caller: Option<KeyedHash>) -> Result<Link, Failure> {
+        self.metrics.model_session("opening");
+        self.dialer.connect(caller, MODEL_WITHIN).await
+    }
+
+    /// The apology that a caller is owed; `None` when nobody is known to write to.
+    #[must_use]
+    pub fn apology(&self, setup: &Setup) -> Option<NewText> {
+        if setup.caller.is_unknown() {
+            return None;
+        }
+        Some(NewText {
+            text_id: TextId::new(Timestamp::now(), self.random_bytes()),
+            address: setup.caller.clone(),
+            body: Pii::new(self.texts_of(setup.language).apology.clone()),
+        })
+    }
+
+    /// Gives a call its row before anything is done for it; false when it has one already or is over.
+    pub async fn admit(&self, setup: &Setup) -> bool {
+        match self.store.has_terminated(setup.wa_hash).await {
+            Ok(true) => {
+                self.metrics.webhook("connect_after_terminate");
+                return false;
+            }
+            Ok(false) => {}
+            Err(error) => self.ledger_trouble(setup.call_id, &error),
+        }
+        let call = NewCall {
+            call_id: setup.call_id,
+            door: Door::Whatsapp,
+            direction: Direction::Inbound,
+            wa_call: Some(setup.wa_hash),
+            mtn_call_sid: None,
+            caller: setup.caller_hash,
+            language: Some(setup.language),
+            offered_at: setup.received.wall,
+            connect_at: setup.connect_at,
+        };
+        let live = LiveCall { wacid: Some(setup.wacid.clone()), address: setup.caller.clone() };
+        match self.store.admit(call, Some(live)).await {
+            Ok(Admitted::New) => true,
+            Ok(Admitted::Duplicate) => false,
+            Err(error) => {
+                // A ledger that fails is an alarm, but somebody is calling now.
+                self.ledger_trouble(setup.call_id, &error);
+                true
+            }
+        }
+    }
+
+    /// Ends a call at Graph when there is no task to do it.
+    pub async fn last_word(&self, setup: &Setup, action: Action) {
+        if let Err(error) = self.graph.act(action, &setup.wacid, None, None).await {
+            log_event(EventName::WaVoiceError, Some(setup.call_id), &graph_error_fields(&error));
+        }
+    }
+
+    /// Writes the one outcome.
+    pub async fn end_call(&self, setup: &Setup, row: EndRow) {
+        let (outcome, fault) = (row.outcome, row.fault);
+        match self.store.end(setup.call_id, row).await {
+            Ok(Ended::Now) => {}
+            Ok(Ended::Already(_)) => self.metrics.webhook("ended_twice"),
+            Err(error) => self.ledger_trouble(setup.call_id, &error),
+        }
+        self.metrics.call_ended(Door::Whatsapp, outcome, fault);
+        debug_assert!(outcome != Outcome::Restart, "written at boot only");
+    }
+
+    fn ledger_trouble(&self, call: CallId, error: &crate::store::StoreError) {
+        let values = [(Field::Stage, "ledger".into()), (Field::Reason, error.label().into())];
+        log_event(EventName::WaVoiceError, Some(call), &values);
+    }
+}

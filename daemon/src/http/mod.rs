@@ -1,0 +1,142 @@
+//! The two listeners: what the world may ask of this box, and what its operator may.
+//!
+//! Routes and their answers; the work behind a webhook is `whatsapp::http`'s and the switchboard's.
+
+pub mod serve;
+pub mod tls;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::lanes::Lanes;
+use crate::obs::metrics::Metrics;
+use crate::store::Store;
+use crate::switchboard::Switchboard;
+
+/// Largest body that is read: Meta's payloads end at 3 MB (whatsapp-calling §1.2).
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// What `/health`, `/ready` and `/metrics` look at.
+#[derive(Debug)]
+pub struct Vitals {
+    /// Every counter.
+    pub metrics: Arc<Metrics>,
+    /// The media threads.
+    pub lanes: Arc<Lanes>,
+    /// The ledger.
+    pub store: Store,
+    /// The registry of calls.
+    pub switchboard: Switchboard,
+    /// Boot is over.
+    pub ready: AtomicBool,
+    /// The daemon was told to stop.
+    pub draining: AtomicBool,
+}
+
+impl Vitals {
+    /// Named conditions that make the box unfit; empty when all is well.
+    fn conditions(&self) -> Vec<&'static str> {
+        let mut found = Vec::new();
+        if !self.store.alive() || self.store.counts().failing {
+            found.push("ledger");
+        }
+        if !self.switchboard.is_alive() {
+            found.push("switchboard");
+        }
+        found
+    }
+
+    /// Brings the gauges that live elsewhere up to date.
+    fn refresh(&self) {
+        let tables = self.lanes.tables();
+        let metrics = &self.metrics;
+        metrics.set_table("legs", tables.legs as u64);
+        metrics.set_table("slots", tables.slots as u64);
+        metrics.set_table("drains", tables.drains as u64);
+        metrics.set_tick_late(self.lanes.late_p99());
+        let calls = self.switchboard.live();
+        metrics.set_table("calls", calls as u64);
+        metrics.set_live(calls);
+        let ledger = self.store.counts();
+        metrics.set_table("store_queue", ledger.queued);
+        metrics.set_table("live_calls", ledger.live_calls);
+        metrics.set_table("owed_texts", ledger.owed_texts);
+        metrics.set_ledger(ledger.commits, ledger.lost);
+    }
+}
+
+/// A refusal in the contract's words.
+#[must_use]
+pub fn refusal(status: StatusCode, code: &'static str, message: &str) -> Response {
+    let body = json!({ "error": { "code": code, "message": message } });
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// Adds what every listener answers: unknown routes and wrong methods.
+pub fn with_fallbacks(router: Router) -> Router {
+    router
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "not_found", "there is no such route") })
+        .method_not_allowed_fallback(|| async {
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route does not take that method")
+        })
+}
+
+/// `/health` of the public listener.
+pub fn public_routes(vitals: Arc<Vitals>) -> Router {
+    Router::new().route("/health", get(health)).with_state(vitals)
+}
+
+/// `/metrics`, `/ready` and `/health` of the admin listener.
+pub fn admin_routes(vitals: Arc<Vitals>) -> Router {
+    let routes = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/ready", get(ready))
+        .route("/health", get(health))
+        .with_state(vitals);
+    with_fallbacks(routes)
+}
+
+async fn health(State(vitals): State<Arc<Vitals>>) -> Response {
+    let conditions = vitals.conditions();
+    let (code, status) = if vitals.draining.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else if conditions.is_empty() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
+    };
+    let body = json!({
+        "status": status,
+        "timestamp": Timestamp::now().to_string(),
+        "service": "sauti",
+        "version": env!("CARGO_PKG_VERSION"),
+        "conditions": conditions,
+        "calls": vitals.switchboard.live(),
+    });
+    (code, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+async fn ready(State(vitals): State<Arc<Vitals>>) -> Response {
+    if vitals.ready.load(Ordering::Relaxed)
+        && !vitals.draining.load(Ordering::Relaxed)
+        && vitals.conditions().is_empty()
+    {
+        (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], r#"{"ready":true}"#).into_response()
+    } else {
+        refusal(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the daemon is starting, stopping or unhealthy")
+    }
+}
+
+async fn metrics(State(vitals): State<Arc<Vitals>>) -> Response {
+    vitals.refresh();
+    let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content)], vitals.metrics.render()).into_response()
+}

@@ -1,0 +1,239 @@
+//! A caller leg as the lane drives it: the WebRTC engine and the signal path, joined.
+//!
+//! It turns datagrams into frames and frames into datagrams; sockets, rings and time belong to the lane.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use sauti_core::media::frame::{FRAME_SAMPLES, Frame};
+use sauti_core::media::rtp::RtpPacket;
+use sauti_media::opus::{CodecError, EncoderSettings, MAX_ENCODED_BYTES};
+use sauti_media::pipeline::{AudioReport, CallerAudio, CallerAudioSettings, Heard, Received};
+use sauti_media::webrtc::{LegCounters, LegEvent, RtpOut, WebRtcLeg};
+
+use super::lane::LaneEvent;
+use super::slots::LaneEnd;
+use crate::obs::metrics::Metrics;
+
+/// Loss that in-band FEC prepares for: a phone on a mobile network.
+const EXPECTED_LOSS: i32 = 10;
+
+/// `[media]` for the codec.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Codec {
+    pub(crate) bitrate: u32,
+    pub(crate) complexity: u8,
+}
+
+/// What a leg says of itself once a second; counters since it began.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LegReport {
+    /// Media packets of the caller.
+    pub media_packets: u64,
+    /// Signal path.
+    pub audio: AudioReport,
+    /// Engine.
+    pub engine: LegCounters,
+    /// Frames in the rings: up, down.
+    pub rings: (usize, usize),
+    /// Frames of the caller that found the ring full.
+    pub up_dropped: u64,
+}
+
+impl LegReport {
+    /// Adds what has changed since `before` to the metrics, and the depths of this moment.
+    pub fn count(&self, before: Option<&Self>, metrics: &Metrics, reservoir: Duration) {
+        let grown = |now: fn(&Self) -> u64| now(self).saturating_sub(before.map_or(0, now));
+        metrics.packets("received", grown(|report| report.engine.rtp_in));
+        metrics.packets("sent", grown(|report| report.engine.rtp_out));
+        metrics.packets("late", grown(|report| report.audio.jitter.late));
+        metrics.packets("lost", grown(|report| report.audio.jitter.lost));
+        metrics.packets("duplicate", grown(|report| report.audio.jitter.duplicates));
+        metrics.packets("recovered", grown(|report| report.audio.recovered));
+        metrics.packets("stranger", grown(|report| report.engine.strangers));
+        metrics.packets("stun_refused", grown(|report| report.engine.stun_refused));
+        metrics.packets("srtp_refused", grown(|report| report.engine.srtp_failures + report.engine.replayed));
+        metrics.packets("malformed", grown(|report| report.engine.bad_packets + report.audio.undecodable));
+        metrics.packets("up_dropped", grown(|report| report.up_dropped));
+        let (up, down) = self.rings;
+        metrics.depths(
+            f64::from(self.audio.jitter.depth_ms),
+            reservoir,
+            f64::from(u32::try_from(up).unwrap_or(u32::MAX)),
+            f64::from(u32::try_from(down).unwrap_or(u32::MAX)),
+        );
+    }
+}
+
+/// One leg.
+#[derive(Debug)]
+pub struct Leg {
+    engine: WebRtcLeg,
+    audio: CallerAudio,
+    opus: u8,
+    up: bool,
+    open: bool,
+    media: bool,
+    digit: Option<char>,
+    frame: Frame,
+    packet: [u8; MAX_ENCODED_BYTES],
+    up_dropped: u64,
+}
+
+impl Leg {
+    /// Joins an engine with a signal path; it sends nothing until [`Leg::open`].
+    ///
+    /// # Errors
+    /// libopus refuses the settings.
+    pub(crate) fn new(engine: WebRtcLeg, codec: Codec) -> Result<Self, CodecError> {
+        let types = engine.payload_types();
+        // The SSRC is drawn at random by the engine; so are, out of it, the first numbers (RFC 3550 §5.1).
+        let [a, b, c, d] = engine.ssrc().to_be_bytes();
+        let mut audio = CallerAudio::new(CallerAudioSettings {
+            opus_payload_type: types.opus,
+            event_payload_type: types.telephone_event.unwrap_or(126),
+            encoder: EncoderSettings {
+                bitrate: i32::try_from(codec.bitrate).unwrap_or(i32::MAX),
+                complexity: i32::from(codec.complexity),
+                expected_loss: EXPECTED_LOSS,
+            },
+            first_sequence: u16::from_be_bytes([b, d]),
+            first_timestamp: u32::from_be_bytes([c, a, d, b]),
+            ..CallerAudioSettings::default()
+        })?;
+        audio.set_sending(false);
+        Ok(Self {
+            engine,
+            audio,
+            opus: types.opus,
+            up: false,
+            open: false,
+            media: false,
+            digit: None,
+            frame: Frame::SILENCE,
+            packet: [0; MAX_ENCODED_BYTES],
+            up_dropped: 0,
+        })
+    }
+
+    /// True once ICE and DTLS are up.
+    pub(super) const fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Frames may go out from now on.
+    pub(super) fn open(&mut self) {
+        self.open = true;
+        self.audio.set_sending(true);
+    }
+
+    /// The far end has our answer now: checks and hellos that went unanswered are repeated at once.
+    pub(super) fn answer_delivered(&mut self, now: Instant) {
+        self.engine.answer_delivered(now);
+    }
+
+    /// Takes a datagram.
+    pub(super) fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        self.engine.receive(now, from, datagram);
+        while let Some(packet) = self.engine.poll_rtp() {
+            let view = RtpPacket {
+                payload_type: packet.payload_type,
+                marker: packet.marker,
+                sequence: packet.sequence,
+                timestamp: packet.timestamp,
+                ssrc: packet.ssrc,
+                payload: &packet.payload,
+            };
+            if let Received::Digit(digit) = self.audio.receive(packet.at, &view) {
+                self.digit = Some(digit);
+            }
+        }
+        while self.engine.poll_rtcp().is_some() {}
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.engine.handle_timeout(now);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.engine.deadline()
+    }
+
+    /// What the call task has to know, oldest first.
+    pub(super) fn poll_event(&mut self) -> Option<LaneEvent> {
+        while let Some(event) = self.engine.poll_event() {
+            match event {
+                LegEvent::Connected => {
+                    self.up = true;
+                    return Some(LaneEvent::Up);
+                }
+                LegEvent::Bye | LegEvent::Closed => return Some(LaneEvent::Bye),
+                LegEvent::Failed(_) => return Some(LaneEvent::Lost),
+                LegEvent::IceConnected | LegEvent::Disconnected | LegEvent::Recovered => {}
+            }
+        }
+        if !self.media && self.engine.counters().rtp_in > 0 {
+            self.media = true;
+            return Some(LaneEvent::Media);
+        }
+        self.digit.take().map(LaneEvent::Dtmf)
+    }
+
+    /// Hands every datagram that is due to `send`.
+    pub(super) fn transmit(&mut self, mut send: impl FnMut(SocketAddr, &[u8])) {
+        while let Some((to, datagram)) = self.engine.poll_transmit() {
+            send(to, &datagram);
+        }
+    }
+
+    /// Twenty milliseconds from the caller into the ring.
+    pub(super) fn listen(&mut self, now: Instant, end: &mut LaneEnd) {
+        if self.audio.pull(now, &mut self.frame.samples) == Heard::Nothing {
+            return;
+        }
+        self.frame.epoch = 0;
+        if end.up.enqueue(self.frame).is_err() {
+            self.up_dropped += 1;
+        }
+    }
+
+    /// Twenty milliseconds out of the ring to the caller; silence when there are none.
+    pub(super) fn speak(&mut self, end: &mut LaneEnd) {
+        if !self.up {
+            return;
+        }
+        let frame = if self.open { end.next_frame() } else { None };
+        let samples: Option<&[i16; FRAME_SAMPLES]> = frame.as_ref().map(|frame| &frame.samples);
+        let Some(packet) = self.audio.speak(samples, &mut self.packet) else { return };
+        let out = RtpOut {
+            payload_type: self.opus,
+            sequence: packet.sequence,
+            timestamp: packet.timestamp,
+            marker: packet.marker,
+            payload: &self.packet[..packet.len],
+        };
+        // A packet that the engine does not take is lost like one on the way; the engine's events say if it is over.
+        if self.engine.send_rtp(&out).is_ok()
+            && let Some(frame) = frame
+        {
+            end.count_consumed(frame.epoch);
+        }
+    }
+
+    /// Says goodbye to the far end.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.engine.close(now);
+    }
+
+    /// The figures of this moment.
+    pub(super) fn report(&mut self, rings: (usize, usize)) -> LegReport {
+        let engine = self.engine.counters();
+        LegReport {
+            media_packets: engine.rtp_in,
+            audio: self.audio.report(),
+            engine,
+            rings,
+            up_dropped: self.up_dropped,
+        }
+    }
+}

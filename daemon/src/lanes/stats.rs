@@ -1,0 +1,101 @@
+//! What a lane says about itself once a second: fixed figures behind atomics, read by metrics and admission.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Upper edges of the lateness classes, in microseconds; the last class has none.
+const EDGES: [u64; 11] = [250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 20_000, 50_000, 200_000];
+
+/// How late ticks were since the last publication.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lateness {
+    classes: [u32; EDGES.len() + 1],
+    total: u32,
+    published: Option<Instant>,
+}
+
+impl Lateness {
+    pub(super) fn add(&mut self, late: Duration) {
+        let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+        let class = EDGES.iter().position(|edge| micros <= *edge).unwrap_or(EDGES.len());
+        self.classes[class] = self.classes[class].saturating_add(1);
+        self.total = self.total.saturating_add(1);
+    }
+
+    /// Upper edge of the class that holds the 99th percentile.
+    fn p99(&self) -> Duration {
+        let mut left = self.total - self.total / 100;
+        for (class, count) in self.classes.iter().enumerate() {
+            if *count >= left && left > 0 {
+                return Duration::from_micros(*EDGES.get(class).unwrap_or(&1_000_000));
+            }
+            left = left.saturating_sub(*count);
+        }
+        Duration::ZERO
+    }
+}
+
+/// The published figures of one lane.
+#[derive(Debug, Default)]
+pub struct LaneReport {
+    late_p99_us: AtomicU64,
+    legs: AtomicUsize,
+    drains: AtomicUsize,
+    ticks: AtomicU64,
+}
+
+impl LaneReport {
+    pub(super) fn publish(&self, lateness: &mut Lateness, now: Instant, legs: usize, drains: usize) {
+        self.legs.store(legs, Ordering::Relaxed);
+        self.drains.store(drains, Ordering::Relaxed);
+        let since = *lateness.published.get_or_insert(now);
+        if now.saturating_duration_since(since) < Duration::from_secs(1) {
+            return;
+        }
+        let micros = u64::try_from(lateness.p99().as_micros()).unwrap_or(u64::MAX);
+        self.late_p99_us.store(micros, Ordering::Relaxed);
+        self.ticks.fetch_add(u64::from(lateness.total), Ordering::Relaxed);
+        *lateness = Lateness { published: Some(now), ..Lateness::default() };
+    }
+
+    /// 99th percentile of the tick lateness over the last full second, as the upper edge of its class.
+    #[must_use]
+    pub fn late_p99(&self) -> Duration {
+        Duration::from_micros(self.late_p99_us.load(Ordering::Relaxed))
+    }
+
+    /// Legs on the lane.
+    #[must_use]
+    pub fn legs(&self) -> usize {
+        self.legs.load(Ordering::Relaxed)
+    }
+
+    /// Sockets of closed calls that still drain.
+    #[must_use]
+    pub fn drains(&self) -> usize {
+        self.drains.load(Ordering::Relaxed)
+    }
+
+    /// Ticks so far.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        self.ticks.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_percentile_is_the_class_that_holds_it() {
+        let mut lateness = Lateness::default();
+        for _ in 0..98 {
+            lateness.add(Duration::from_micros(100));
+        }
+        lateness.add(Duration::from_micros(4_000));
+        lateness.add(Duration::from_micros(4_000));
+        assert_eq!(lateness.p99(), Duration::from_micros(5_000));
+        assert_eq!(Lateness::default().p99(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,343 @@
+//! Every metric of the daemon, in one place; names start with `sauti_`, labels come from fixed sets.
+//!
+//! Nothing here is touched per packet: lanes publish once a second, the rest is per call or per request.
+//! Values that live elsewhere (tables, lanes) are read at scrape time by whoever serves `/metrics`.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use sauti_core::call::outcome::{Door, Fault, Outcome};
+
+/// Labels of a finished call.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Ended {
+    door: &'static str,
+    outcome: &'static str,
+    fault: &'static str,
+}
+
+/// One label.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+/// Two labels: what was done and how it went.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Done {
+    action: &'static str,
+    result: &'static str,
+}
+
+type Latency = Family<Kind, Histogram>;
+
+/// Counters, gauges and histograms of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    ended: Family<Ended, Counter>,
+    live: Gauge,
+    stages: Latency,
+    webhooks: Family<Kind, Counter>,
+    graph: Family<Done, Counter>,
+    graph_seconds: Latency,
+    model_sessions: Family<Kind, Counter>,
+    model_oddities: Family<Kind, Counter>,
+    tokens: Family<Kind, Counter>,
+    cost: Counter<f64, AtomicU64>,
+    interruptions: Counter,
+    truncations: Counter,
+    overflows: Counter,
+    underruns: Counter,
+    packets: Family<Kind, Counter>,
+    jitter_depth: Histogram,
+    reservoir_depth: Histogram,
+    ring_depth: Latency,
+    texts: Family<Kind, Counter>,
+    tick_late: Gauge<f64, AtomicU64>,
+    ledger_commits: Gauge,
+    ledger_lost: Gauge,
+    table_names: [(&'static str, Gauge); TABLES.len()],
+}
+
+/// The internal tables that have to return to zero on an idle box.
+pub const TABLES: [&str; 7] = ["calls", "legs", "slots", "drains", "live_calls", "owed_texts", "store_queue"];
+
+fn latency_family(buckets: &'static [f64]) -> Latency {
+    // A constructor that is shared by all label values of the family.
+    Family::new_with_constructor(match buckets.len() {
+        6 => || Histogram::new(DEPTH_FRAMES.iter().copied()),
+        _ => || Histogram::new(SECONDS.iter().copied()),
+    })
+}
+
+const SECONDS: [f64; 12] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0];
+const DEPTH_FRAMES: [f64; 6] = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0];
+const DEPTH_MS: [f64; 8] = [0.0, 20.0, 40.0, 60.0, 80.0, 120.0, 200.0, 400.0];
+const RESERVOIR_SECONDS: [f64; 8] = [0.0, 0.2, 1.0, 2.0, 5.0, 10.0, 20.0, 51.2];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers everything; outcomes start at zero, so that a rate over them is right from the first call.
+    #[must_use]
+    #[expect(clippy::too_many_lines, reason = "the list of metrics is read in one piece")]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("sauti");
+        let ended = Family::<Ended, Counter>::default();
+        for outcome in Outcome::ALL {
+            let label = Ended { door: Door::Whatsapp.label(), outcome: outcome.label(), fault: Fault::None.label() };
+            ended.get_or_create(&label);
+        }
+        registry.register("calls", "Calls that ended, by door, outcome and whose fault it was", ended.clone());
+        let live = Gauge::default();
+        registry.register("calls_live", "Calls that hold a permit", live.clone());
+        let stages = latency_family(&SECONDS);
+        registry.register_with_unit(
+            "stage",
+            "Time from the webhook to each stage of a call",
+            Unit::Seconds,
+            stages.clone(),
+        );
+        let webhooks = Family::<Kind, Counter>::default();
+        registry.register("webhooks", "Webhook requests and the events in them, by what became of them", webhooks.clone());
+        let graph = Family::<Done, Counter>::default();
+        registry.register("graph_requests", "Requests to Graph, by action and result", graph.clone());
+        let graph_seconds = latency_family(&SECONDS);
+        registry.register_with_unit(
+            "graph",
+            "Time that Graph took to answer, by action",
+            Unit::Seconds,
+            graph_seconds.clone(),
+        );
+        let model_sessions = Family::<Kind, Counter>::default();
+        registry.register("model_sessions", "Sessions with the model, by how they went", model_sessions.clone());
+        let model_oddities = Family::<Kind, Counter>::default();
+        registry.register(
+            "model_oddities",
+            "Events of the model that were ignored or refused, by reason",
+            model_oddities.clone(),
+        );
+        let tokens = Family::<Kind, Counter>::default();
+        registry.register("tokens", "Tokens billed by the model, by class", tokens.clone());
+        let cost = Counter::<f64, AtomicU64>::default();
+        registry.register("cost_usd", "Cost of the model in US dollars, by the price table", cost.clone());
+        let interruptions = Counter::default();
+        registry.register("interruptions", "Times a caller spoke over the AI", interruptions.clone());
+        let truncations = Counter::default();
+        registry.register("truncations", "Items cut to what was heard", truncations.clone());
+        let overflows = Counter::default();
+        registry.register("reservoir_overflows", "Responses longer than max_output_tokens allows", overflows.clone());
+        let underruns = Counter::default();
+        registry.register("underruns", "Frames that were due in mid-sentence and not there", underruns.clone());
+        let packets = Family::<Kind, Counter>::default();
+        registry.register("packets", "Media packets, by what became of them", packets.clone());
+        let jitter_depth = Histogram::new(DEPTH_MS);
+        registry.register("jitter_depth_ms", "Depth of the jitter buffers, once a second and call", jitter_depth.clone());
+        let reservoir_depth = Histogram::new(RESERVOIR_SECONDS);
+        registry.register_with_unit(
+            "reservoir",
+            "Speech that the model sent ahead, once a second and call",
+            Unit::Seconds,
+            reservoir_depth.clone(),
+        );
+        let ring_depth = latency_family(&DEPTH_FRAMES);
+        registry.register("ring_frames", "Frames in the rings between lane and call, once a second", ring_depth.clone());
+        let texts = Family::<Kind, Counter>::default();
+        registry.register("texts", "Text messages owed to callers, by what became of them", texts.clone());
+        let tick_late = Gauge::<f64, AtomicU64>::default();
+        registry.register_with_unit(
+            "tick_late",
+            "99th percentile of the tick lateness in the last second, worst lane",
+            Unit::Seconds,
+            tick_late.clone(),
+        );
+        let ledger_commits = Gauge::default();
+        registry.register("ledger_commits", "Transactions of the ledger since the start", ledger_commits.clone());
+        let ledger_lost = Gauge::default();
+        registry.register("ledger_lost", "Rows that the ledger could not take since the start", ledger_lost.clone());
+        let table_names = TABLES.map(|name| (name, Gauge::default()));
+        for (name, gauge) in &table_names {
+            registry.register(
+                format!("table_{name}"),
+                "Entries of an internal table; zero on an idle box",
+                gauge.clone(),
+            );
+        }
+        Self {
+            registry,
+            ended,
+            live,
+            stages,
+            webhooks,
+            graph,
+            graph_seconds,
+            model_sessions,
+            model_oddities,
+            tokens,
+            cost,
+            interruptions,
+            truncations,
+            overflows,
+            underruns,
+            packets,
+            jitter_depth,
+            reservoir_depth,
+            ring_depth,
+            texts,
+            tick_late,
+            ledger_commits,
+            ledger_lost,
+            table_names,
+        }
+    }
+
+    /// The Prometheus text of all of them.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        if text::encode(&mut out, &self.registry).is_err() {
+            // Writing into a String does not fail; if it ever does, a scrape must see it.
+            out.clear();
+            let _ = writeln!(out, "# encoding failed");
+        }
+        out
+    }
+
+    /// A call ended.
+    pub fn call_ended(&self, door: Door, outcome: Outcome, fault: Fault) {
+        self.ended
+            .get_or_create(&Ended { door: door.label(), outcome: outcome.label(), fault: fault.label() })
+            .inc();
+    }
+
+    /// Calls that hold a permit now.
+    pub fn set_live(&self, calls: usize) {
+        self.live.set(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    /// A call reached `stage`, so long after its webhook.
+    pub fn stage(&self, stage: &'static str, after: Duration) {
+        self.stages.get_or_create(&Kind { kind: stage }).observe(after.as_secs_f64());
+    }
+
+    /// Something became of a webhook or of an event in it.
+    pub fn webhook(&self, kind: &'static str) {
+        self.webhooks.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Graph answered, or did not.
+    pub fn graph(&self, action: &'static str, result: &'static str, took: Duration) {
+        self.graph.get_or_create(&Done { action, result }).inc();
+        self.graph_seconds.get_or_create(&Kind { kind: action }).observe(took.as_secs_f64());
+    }
+
+    /// A session with the model opened, was refused, broke or closed.
+    pub fn model_session(&self, kind: &'static str) {
+        self.model_sessions.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// An event of the model was ignored or refused.
+    pub fn model_oddity(&self, kind: &'static str) {
+        self.model_oddities.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Tokens were billed.
+    pub fn tokens(&self, class: &'static str, count: u64) {
+        self.tokens.get_or_create(&Kind { kind: class }).inc_by(count);
+    }
+
+    /// Money was spent.
+    pub fn cost(&self, dollars: f64) {
+        self.cost.inc_by(dollars);
+    }
+
+    /// The caller spoke over the AI.
+    pub fn interruption(&self) {
+        self.interruptions.inc();
+    }
+
+    /// An item was cut to what was heard.
+    pub fn truncation(&self) {
+        self.truncations.inc();
+    }
+
+    /// A response was longer than the reservoir.
+    pub fn overflow(&self) {
+        self.overflows.inc();
+    }
+
+    /// Frames were missing in mid-sentence.
+    pub fn underruns(&self, frames: u64) {
+        self.underruns.inc_by(frames);
+    }
+
+    /// Packets had this fate.
+    pub fn packets(&self, fate: &'static str, count: u64) {
+        if count > 0 {
+            self.packets.get_or_create(&Kind { kind: fate }).inc_by(count);
+        }
+    }
+
+    /// Depths of one call, once a second.
+    pub fn depths(&self, jitter_ms: f64, reservoir: Duration, up_frames: f64, down_frames: f64) {
+        self.jitter_depth.observe(jitter_ms);
+        self.reservoir_depth.observe(reservoir.as_secs_f64());
+        self.ring_depth.get_or_create(&Kind { kind: "up" }).observe(up_frames);
+        self.ring_depth.get_or_create(&Kind { kind: "down" }).observe(down_frames);
+    }
+
+    /// Something became of a text message that was owed.
+    pub fn text(&self, kind: &'static str) {
+        self.texts.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Lateness of the worst lane.
+    pub fn set_tick_late(&self, late: Duration) {
+        self.tick_late.set(late.as_secs_f64());
+    }
+
+    /// Transactions of the ledger since the start, and rows it lost.
+    pub fn set_ledger(&self, commits: u64, lost: u64) {
+        self.ledger_commits.set(i64::try_from(commits).unwrap_or(i64::MAX));
+        self.ledger_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
+    }
+
+    /// Size of an internal table; names are those of [`TABLES`].
+    pub fn set_table(&self, name: &'static str, size: u64) {
+        if let Some((_, gauge)) = self.table_names.iter().find(|(known, _)| *known == name) {
+            gauge.set(i64::try_from(size).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_start_at_zero_and_tables_have_a_gauge_each() {
+        let metrics = Metrics::new();
+        metrics.set_table("legs", 3);
+        metrics.call_ended(Door::Whatsapp, Outcome::Completed, Fault::None);
+        let text = metrics.render();
+        assert!(text.contains("sauti_table_legs 3"), "{text}");
+        assert!(text.contains(r#"sauti_calls_total{door="whatsapp",outcome="completed",fault="none"} 1"#), "{text}");
+        assert!(text.contains(r#"outcome="graph_failed",fault="none"} 0"#), "{text}");
+        for name in TABLES {
+            assert!(text.contains(&format!("sauti_table_{name} ")), "{name} is missing");
+        }
+    }
+}

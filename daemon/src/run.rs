@@ -1,0 +1,288 @@
+//! `sauti run`: boot, serve, drain.
+//!
+//! Boot in the order of the house: configuration (all problems, exit 78), ledger (migrate, recover), lanes,
+//! listeners, then readiness. A dead lane or a dead ledger ends the process with 70, and systemd starts it anew.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ring::rand::SystemRandom;
+use sauti_core::call::language;
+use sauti_core::call::machine::Action;
+use sauti_core::config::{Config, TlsFiles};
+use sauti_core::pii::BoxKey;
+use sauti_core::record::Unfinished;
+use sauti_core::whatsapp::graph::RetryClass;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::ai::dialer::Dialer;
+use crate::cli::{Exit, RunArgs};
+use crate::http::serve::Listener;
+use crate::http::{Vitals, admin_routes, public_routes, tls, with_fallbacks};
+use crate::house::House;
+use crate::lanes::Lanes;
+use crate::obs::logging::{self, EventName, Field, SafeName, log_event};
+use crate::obs::metrics::Metrics;
+use crate::store::Store;
+use crate::switchboard::Switchboard;
+use crate::whatsapp::graph::{Graph, graph_error_fields};
+use crate::whatsapp::http::Webhooks;
+use crate::secrets::{self, Secrets};
+use crate::{check, clock, whatsapp};
+
+/// Longest wait for the listeners to finish running requests at the end.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why the daemon could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A part could not be set up.
+    #[error("{0}")]
+    Boot(String),
+    /// A thread that the daemon cannot live without ended.
+    #[error("{0} ended; the daemon stops, systemd starts it anew")]
+    Dead(String),
+}
+
+fn boot(error: impl std::fmt::Display) -> RunError {
+    RunError::Boot(error.to_string())
+}
+
+/// `sauti run`.
+#[must_use]
+pub fn command(args: &RunArgs) -> Exit {
+    logging::install(logging::Output::Detect);
+    let secrets = Secrets::of_this_process();
+    let config = match check::load_or_report(&args.config.config, &secrets) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let state = config.ledger.path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+    let end = match secrets::box_key(&secrets, &state) {
+        Ok(key) => daemon(config, key),
+        Err(error) => Err(boot(error)),
+    };
+    match end {
+        Ok(()) => Exit::Fine,
+        Err(error) => {
+            // The one place that tells an error of the daemon; its texts hold paths and settings, no persons.
+            writeln!(std::io::stderr(), "sauti run: {error}").ok();
+            Exit::Internal
+        }
+    }
+}
+
+/// Runs the daemon with a checked configuration until it is told to stop.
+fn daemon(config: Config, key: BoxKey) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.node.workers)
+        .thread_name("sauti")
+        .enable_all()
+        .build()
+        .map_err(boot)?;
+    let end = runtime.block_on(serve(config, key));
+    // What still runs are answers to peers that are gone.
+    runtime.shutdown_timeout(FINISH_WITHIN);
+    end
+}
+
+async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
+    let (dead_tx, mut dead) = mpsc::channel(1);
+    let config = Arc::new(config);
+    let house = build(&config, &key, &dead_tx).await?;
+    let (switchboard, starter) = Switchboard::new();
+    let synchronised = clock::watch_synchronised();
+    tokio::spawn(starter.run(Arc::clone(&house), synchronised));
+    let vitals = Arc::new(Vitals {
+        metrics: Arc::clone(&house.metrics),
+        lanes: Arc::clone(&house.lanes),
+        store: house.store.clone(),
+        switchboard: switchboard.clone(),
+        ready: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+    });
+    recover(&house).await?;
+    let (stop, stopped) = watch::channel(false);
+    let certificate = match &config.http.tls {
+        Some(files) => Some(watch::channel(tls::acceptor(files).map_err(boot)?)),
+        None => None,
+    };
+    let webhooks = Arc::new(Webhooks {
+        config: house.whatsapp.as_ref().clone(),
+        key: key.clone(),
+        store: house.store.clone(),
+        switchboard: switchboard.clone(),
+        metrics: Arc::clone(&house.metrics),
+    });
+    let public = with_fallbacks(public_routes(Arc::clone(&vitals)).merge(whatsapp::http::routes(webhooks)));
+    let admin = admin_routes(Arc::clone(&vitals));
+    let public_listener = Listener::bind("public", config.http.public).await.map_err(boot)?;
+    let admin_listener = Listener::bind("admin", config.http.admin).await.map_err(boot)?;
+    let addresses = (public_listener.address().map_err(boot)?, admin_listener.address().map_err(boot)?);
+    let acceptor = certificate.as_ref().map(|(_, receiver)| receiver.clone());
+    let listeners = [
+        tokio::spawn(public_listener.serve(public, acceptor, stopped.clone())),
+        tokio::spawn(admin_listener.serve(admin, None, stopped)),
+    ];
+    let texts = tokio::spawn(whatsapp::texts::run(
+        house.store.clone(),
+        house.graph.clone(),
+        Arc::clone(&house.metrics),
+        Arc::clone(&house.texts_ring),
+    ));
+    say_ready(&vitals, addresses);
+    let end = wait_for_the_end(&config, certificate.map(|(sender, _)| sender), &vitals, &mut dead).await;
+    vitals.draining.store(true, Ordering::Relaxed);
+    if end.is_ok() {
+        drain(&config, &switchboard).await;
+    }
+    stop.send(true).ok();
+    for listener in listeners {
+        tokio::time::timeout(FINISH_WITHIN, listener).await.ok();
+    }
+    texts.abort();
+    house.store.close().await;
+    log_event(EventName::ServiceStopped, None, &[]);
+    end
+}
+
+/// Everything that calls share.
+async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) -> Result<Arc<House>, RunError> {
+    let (Some(whatsapp), Some(openai)) = (config.whatsapp.clone(), config.openai.clone()) else {
+        return Err(boot("nothing to serve: the config needs [whatsapp] and [openai]"));
+    };
+    let path = config.ledger.path.clone();
+    let sealing = key.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(&path, &sealing)).await.map_err(boot)?.map_err(boot)?;
+    let Some((language, texts)) = language::of_call(None, &config.node.languages, &config.agent) else {
+        return Err(boot("no language of node.languages has texts under [agent]"));
+    };
+    let metrics = Arc::new(Metrics::new());
+    let lanes = Lanes::start(&config.media, config.limits.max_calls, dead).map_err(boot)?;
+    let tls = tls::client(&config.http.extra_roots).map_err(boot)?;
+    let whatsapp = Arc::new(whatsapp);
+    let dialer = Dialer::new(&openai, &tls).map_err(boot)?;
+    let graph = Graph::new(Arc::clone(&whatsapp), &tls, Arc::clone(&metrics)).map_err(boot)?;
+    Ok(Arc::new(House {
+        limits: config.limits.clone(),
+        whatsapp,
+        openai,
+        agent: config.agent.clone(),
+        prices: config.prices.clone(),
+        languages: config.node.languages.clone(),
+        language,
+        texts: texts.clone(),
+        key: key.clone(),
+        store,
+        lanes: Arc::new(lanes),
+        graph,
+        dialer,
+        metrics,
+        texts_ring: Arc::new(Notify::new()),
+        random: SystemRandom::new(),
+    }))
+}
+
+/// Closes what an earlier run left open: the rows at once, the calls at Graph in the background.
+async fn recover(house: &Arc<House>) -> Result<(), RunError> {
+    let left = house.store.recover(Timestamp::now()).await.map_err(boot)?;
+    for call in left {
+        let values = [(Field::Outcome, "restart".into()), (Field::Fault, "box".into())];
+        log_event(EventName::CallRecovered, Some(call.call_id), &values);
+        let house = Arc::clone(house);
+        tokio::spawn(async move { release(&house, call).await });
+    }
+    Ok(())
+}
+
+async fn release(house: &House, call: Unfinished) {
+    if let Some(wacid) = call.live.as_ref().and_then(|live| live.wacid.as_ref())
+        && let Err(error) = house.graph.act(Action::Terminate, wacid, None, None).await
+        && !error.is_as_good_as_done()
+    {
+        log_event(EventName::WaVoiceError, Some(call.call_id), &graph_error_fields(&error));
+        if error.class == RetryClass::Retry {
+            // It stays sealed and is tried again at the next start; Meta's own media timeout ends it meanwhile.
+            return;
+        }
+    }
+    if house.store.release(call.call_id).await.is_err() {
+        house.metrics.webhook("recovery_not_written");
+    }
+}
+
+fn say_ready(vitals: &Vitals, (public, admin): (SocketAddr, SocketAddr)) {
+    vitals.ready.store(true, Ordering::Relaxed);
+    for (name, address) in [("public", public), ("admin", admin)] {
+        let values = [(Field::Stage, name.into()), (Field::Address, SafeName::new(&address.to_string()).into())];
+        log_event(EventName::ListenerBound, None, &values);
+    }
+    log_event(EventName::ServiceReady, None, &[(Field::Version, env!("CARGO_PKG_VERSION").into())]);
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
+}
+
+/// Tells systemd; without it there is nobody to tell.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    sd_notify::notify(states).ok();
+}
+
+/// Serves signals and heartbeats until the daemon has to stop.
+async fn wait_for_the_end(
+    config: &Config,
+    certificate: Option<watch::Sender<TlsAcceptor>>,
+    vitals: &Vitals,
+    dead: &mut mpsc::Receiver<String>,
+) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(boot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(boot)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(boot)?;
+    let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |period| period / 2);
+    let mut heartbeat = tokio::time::interval(period);
+    let mut store_closed = pin!(vitals.store.closed());
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => reload(config.http.tls.as_ref(), certificate.as_ref()),
+            why = dead.recv() => return Err(RunError::Dead(why.unwrap_or_else(|| "a lane".to_owned()))),
+            () = &mut store_closed => return Err(RunError::Dead("the ledger's thread".to_owned())),
+            _ = heartbeat.tick() => {
+                if vitals.switchboard.is_alive() {
+                    let status = format!("{} calls", vitals.switchboard.live());
+                    notify(&[sd_notify::NotifyState::Watchdog, sd_notify::NotifyState::Status(&status)]);
+                } else {
+                    return Err(RunError::Dead("the switchboard".to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// Rereads the certificate; a bad one leaves the old one in use.
+fn reload(files: Option<&TlsFiles>, certificate: Option<&watch::Sender<TlsAcceptor>>) {
+    let (Some(files), Some(certificate)) = (files, certificate) else { return };
+    match tls::acceptor(files) {
+        Ok(acceptor) => {
+            certificate.send_replace(acceptor);
+            log_event(EventName::ServiceReloaded, None, &[(Field::Stage, "certificate".into())]);
+        }
+        Err(_) => {
+            let values = [(Field::Stage, "certificate".into()), (Field::Reason, "unreadable, the old one stays".into())];
+            log_event(EventName::ServiceError, None, &values);
+        }
+    }
+}
+
+async fn drain(config: &Config, switchboard: &Switchboard) {
+    notify(&[sd_notify::NotifyState::Stopping]);
+    log_event(EventName::ServiceDraining, None, &[(Field::Count, switchboard.live().into())]);
+    switchboard.drain(config.limits.drain).await;
+}

@@ -1,0 +1,338 @@
+//! The far ends of a simulation, in a process of their own: Meta, the model, and everybody who calls.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sauti_core::pii::{BoxKey, CallerAddress};
+use sauti_media::webrtc::Certificate;
+use sauti_sim::audio::chirp::chirp;
+use sauti_sim::audio::judge::Judge;
+use sauti_sim::audio::speech::Speech;
+use sauti_sim::caller::person::Step;
+use sauti_sim::openai::{Clip, ExpectedKey, Latency, Line, Mode, RequestFacts, Say, Script, ServerSettings};
+use sauti_sim::whatsapp::delivery::{Habits, PostOffice};
+use sauti_sim::whatsapp::graph::{Graph, GraphOptions};
+use sauti_sim::whatsapp::person::{Business, Person as Identity};
+use sauti_sim::whatsapp::webhooks::{Generation, Webhooks};
+use secrecy::SecretString;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::measure::{self, Evidence};
+use super::meta::{Meta, MetaLink};
+use super::phones::{self, Lived, Plan};
+use super::realtime::{self, Finished, Sessions};
+use super::report::CallReport;
+use super::spec::{Go, Said, Spec};
+use super::tally::Tally;
+use crate::cli::Exit;
+use crate::http::serve::Listener;
+
+/// How long the AI speaks in one go in a load run: longer than a caller's line and the pauses around it.
+const LOAD_LINE: Duration = Duration::from_secs(6);
+/// What passes between the end of a caller's line and the AI's first word: detection, model, network.
+const REACTION: Duration = Duration::from_millis(1_050);
+/// The echo of the probe (contract §7).
+const ECHO: Duration = Duration::from_millis(200);
+/// A chirp goes out this often (contract §7).
+const CHIRP_EVERY: Duration = Duration::from_secs(2);
+/// Calls are dialled this far apart, so that a load run measures conversations and not one burst of handshakes.
+const DIAL_APART: Duration = Duration::from_millis(40);
+/// Longest wait for the model's side of ended calls.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// Languages of the callers, in turn.
+const LANGUAGES: [&str; 3] = ["en", "fr", "sw"];
+
+/// `sauti simulate`'s child: reads its task from stdin, says what it sees on stdout.
+pub(crate) fn command() -> Exit {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let end = match runtime {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => Err(error.to_string()),
+    };
+    match end {
+        Ok(()) => Exit::Fine,
+        Err(why) => {
+            say(&Said::Failed { why });
+            Exit::Failed
+        }
+    }
+}
+
+/// Says one line; a parent that is gone ends this process by its closed stdin.
+fn say(said: &Said) {
+    if let Ok(line) = serde_json::to_string(said) {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+    }
+}
+
+async fn run() -> Result<(), String> {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut next = async || -> Result<String, String> {
+        lines.next_line().await.map_err(|error| error.to_string())?.ok_or_else(|| "nothing more was said".to_owned())
+    };
+    let spec: Spec = serde_json::from_str(&next().await?).map_err(|error| error.to_string())?;
+    let speech = Speech::load().map_err(|error| error.to_string())?;
+    let (target, told) = oneshot::channel();
+    let world = World::build(spec, &speech, told).await?;
+    let go: Go = serde_json::from_str(&next().await?).map_err(|error| error.to_string())?;
+    target.send(go.webhook).ok();
+    world.run(&speech).await
+}
+
+/// Everything that stands before the first call.
+struct World {
+    spec: Spec,
+    key: BoxKey,
+    meta: MetaLink,
+    sessions: Sessions,
+    tally: Arc<Tally>,
+    certificate: Arc<Certificate>,
+    identities: Vec<Identity>,
+}
+
+impl World {
+    async fn build(spec: Spec, speech: &Speech, target: oneshot::Receiver<String>) -> Result<Self, String> {
+        let mut key = [0; 32];
+        hex::decode_to_slice(&spec.box_key, &mut key).map_err(|error| error.to_string())?;
+        let key = BoxKey::new(key);
+        let business = Business::test(&spec.phone_number_id);
+        let lag = Duration::from_millis(u64::from(spec.lag_ms));
+        let habits = Habits { lag: (lag, lag), ..Habits::prompt() };
+        let token = SecretString::from(spec.access_token.clone());
+        let graph = Graph::new(GraphOptions::prompt(&spec.phone_number_id, token), spec.seed);
+        let secret = SecretString::from(spec.app_secret.clone());
+        let post = PostOffice::new(business.clone(), secret, habits, spec.seed);
+        let webhooks = Webhooks { business, generation: Generation::Of2026 };
+        let (meta, routes) = Meta::start(graph, post, webhooks, target);
+        let graph_listener =
+            Listener::bind("graph", (Ipv4Addr::LOCALHOST, 0).into()).await.map_err(|error| error.to_string())?;
+        let graph_address = graph_listener.address().map_err(|error| error.to_string())?;
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            let _stop = _stop;
+            graph_listener.serve(routes, None, stopped).await;
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| error.to_string())?;
+        let realtime_address = listener.local_addr().map_err(|error| error.to_string())?;
+        // The last caller is the latency probe.
+        let identities: Vec<Identity> = (0..=spec.calls).map(Identity::numbered).collect();
+        let probe = identities.last().and_then(|probe| hash(&key, probe)).unwrap_or_default();
+        let sessions = Sessions::default();
+        let settings = model(&spec, speech);
+        let choose = move |facts: &RequestFacts| {
+            let mut settings = settings.clone();
+            if facts.header("openai-safety-identifier").any(|identifier| identifier == probe) {
+                settings.mode = Mode::Echo { delay: ECHO };
+            }
+            settings.seed = settings.seed.wrapping_add(facts.connection);
+            settings
+        };
+        tokio::spawn(realtime::serve(listener, Arc::new(choose), sessions.clone()));
+        say(&Said::Listening { graph: graph_address, realtime: realtime_address });
+        let certificate = Certificate::generate().map_err(|error| error.to_string())?;
+        Ok(Self {
+            spec,
+            key,
+            meta,
+            sessions,
+            tally: Arc::new(Tally::default()),
+            certificate: Arc::new(certificate),
+            identities,
+        })
+    }
+
+    async fn run(self, speech: &Speech) -> Result<(), String> {
+        let mut calls = JoinSet::new();
+        for (number, identity) in self.identities.iter().enumerate() {
+            let plan = self.plan(number, identity, speech);
+            calls.spawn(phones::call(plan, Arc::clone(&self.certificate), self.meta.clone(), Arc::clone(&self.tally)));
+        }
+        let watcher = tokio::spawn(watch_calls(Arc::clone(&self.tally), self.identities.len()));
+        let mut lived: Vec<Lived> = Vec::new();
+        while let Some(one) = calls.join_next().await {
+            lived.push(one.map_err(|error| error.to_string())?);
+        }
+        watcher.abort();
+        lived.sort_by_key(|lived| lived.number);
+        let models = self.models().await;
+        let mut reports = Vec::with_capacity(lived.len());
+        let mut records = BTreeMap::new();
+        for one in &lived {
+            if let Some(wacid) = &one.wacid {
+                records.insert(one.number, self.meta.record(wacid).await);
+            }
+        }
+        let frames = if self.spec.record_frames { frames(&models) } else { Vec::new() };
+        // Judging is minutes of audio through correlations: not on a worker of the runtime.
+        let (key, probe) = (self.key.clone(), self.identities.len() - 1);
+        let judged = tokio::task::spawn_blocking(move || {
+            let mut judge = Judge::new();
+            for one in &lived {
+                let caller = hash(&key, &one.identity).unwrap_or_default();
+                let evidence = Evidence {
+                    lived: one,
+                    graph: records.get(&one.number).and_then(|record| record.as_deref()),
+                    model: models.get(&caller).map(|finished| &*finished.record),
+                    language: language(one.number),
+                    caller: caller.clone(),
+                    probe: one.number == probe,
+                    echo_delay: ECHO,
+                };
+                reports.push(measure::report(&mut judge, &evidence));
+            }
+            reports
+        });
+        let calls: Vec<CallReport> = judged.await.map_err(|error| error.to_string())?;
+        say(&Said::Report { calls, frames });
+        Ok(())
+    }
+
+    /// What the sessions with the model left behind, by caller.
+    async fn models(&self) -> BTreeMap<String, Finished> {
+        let patience = tokio::time::Instant::now() + CLOSE_WITHIN;
+        while self.sessions.open() > 0 && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let finished = self.sessions.take_finished();
+        finished.into_iter().map(|finished| (finished.identifier.clone(), finished)).collect()
+    }
+
+    fn plan(&self, number: usize, identity: &Identity, speech: &Speech) -> Plan {
+        let probe = number + 1 == self.identities.len();
+        let script = if probe {
+            probe_script(self.spec.length())
+        } else if self.spec.load {
+            load_script(speech, number, self.spec.length())
+        } else {
+            conversation(speech, number)
+        };
+        let length = self.spec.length() + if self.spec.load { Duration::ZERO } else { Duration::from_secs(5) };
+        Plan { number, identity: identity.clone(), script, length, dial_after: DIAL_APART * u32::try_from(number).unwrap_or(0) }
+    }
+}
+
+fn hash(key: &BoxKey, identity: &Identity) -> Option<String> {
+    let address: CallerAddress = identity.address();
+    address.hash(key).map(|hash| hash.to_string())
+}
+
+fn language(number: usize) -> &'static str {
+    LANGUAGES[number % LANGUAGES.len()]
+}
+
+/// The model: the greeting first, then its lines in turn.
+fn model(spec: &Spec, speech: &Speech) -> ServerSettings {
+    let clips: Vec<Clip> = speech.agent().iter().map(|line| Clip::new(line.text, Arc::clone(&line.samples))).collect();
+    let line = |clip: &Clip, length: Option<Duration>| match length {
+        Some(length) => Line { items: vec![Say::Lasting(clip.clone(), length)], after_tools: Vec::new() },
+        None => Line::clip(clip.clone()),
+    };
+    let turns = clips.iter().skip(1).map(|clip| line(clip, spec.load.then_some(LOAD_LINE))).collect();
+    let script = Script {
+        greeting: clips.first().map(|clip| line(clip, None)).unwrap_or_default(),
+        turns,
+        caller_lines: speech.caller("en").iter().map(|line| line.text.to_owned()).collect(),
+        ..Script::default()
+    };
+    let mut settings = ServerSettings::new(ExpectedKey::new(spec.api_key.clone()), script);
+    settings.seed = spec.seed;
+    settings.recording.client_frames = spec.record_frames;
+    // Far ends that answer at once: what is measured is the box.
+    settings.latency = Latency { session_created: Duration::ZERO, session_updated: Duration::ZERO, ..Latency::default() };
+    settings.latency.first_delta = Duration::from_millis(200);
+    settings.latency.first_delta_spread = Duration::ZERO;
+    settings.opened_at =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    settings
+}
+
+/// A conversation of some turns, with one interruption.
+fn conversation(speech: &Speech, number: usize) -> Vec<Step> {
+    let lines = speech.caller(language(number));
+    let mut script = vec![Step::Listen];
+    for (place, line) in lines.iter().take(4).enumerate() {
+        if place == 2 {
+            script.push(Step::BreakIn { after: Duration::from_millis(1_200), line: Arc::clone(&line.samples) });
+        } else {
+            script.push(Step::Say(Arc::clone(&line.samples)));
+        }
+        if place != 1 {
+            script.push(Step::Listen);
+        }
+    }
+    script.push(Step::Pause(Duration::from_millis(300)));
+    script.push(Step::HangUp);
+    script
+}
+
+/// The standard script for load: turn by turn, the AI speaking half of the time, now and then an interruption.
+fn load_script(speech: &Speech, number: usize, length: Duration) -> Vec<Step> {
+    let lines = speech.caller(language(number));
+    let mut script = vec![Step::Listen];
+    let mut planned = Duration::ZERO;
+    for (turn, line) in lines.iter().cycle().enumerate() {
+        if planned >= length || lines.is_empty() {
+            break;
+        }
+        planned += LOAD_LINE;
+        let samples = Arc::clone(&line.samples);
+        if turn % 3 == 2 {
+            script.push(Step::BreakIn { after: Duration::from_millis(1_500), line: samples });
+        } else {
+            script.push(Step::Balance { ahead: Duration::from_millis(line.millis()) + REACTION });
+            script.push(Step::Say(samples));
+        }
+        if turn % 3 != 1 {
+            script.push(Step::Listen);
+        }
+    }
+    script
+}
+
+/// A chirp every two seconds.
+fn probe_script(length: Duration) -> Vec<Step> {
+    let chirp: Arc<[i16]> = chirp().into();
+    let count = length.as_secs().max(8) / CHIRP_EVERY.as_secs();
+    let mut script = vec![Step::Pause(Duration::from_millis(1_500))];
+    for _ in 0..count {
+        script.push(Step::Say(Arc::clone(&chirp)));
+        script.push(Step::Pause(CHIRP_EVERY - Duration::from_millis(40)));
+    }
+    script.push(Step::HangUp);
+    script
+}
+
+/// Frames of all sessions, as an outside checker reads them.
+fn frames(models: &BTreeMap<String, Finished>) -> Vec<String> {
+    models.values().flat_map(|finished| finished.record.client_log.iter().map(|(_, frame)| frame.clone())).collect()
+}
+
+/// Says how far the calls are, twice a second, and when the window of measurement opens and closes.
+async fn watch_calls(tally: Arc<Tally>, calls: usize) {
+    let window = async {
+        tally.all_up(calls).await;
+        say(&Said::AllUp);
+        tally.somebody_leaves().await;
+        say(&Said::WindowOver);
+        std::future::pending::<()>().await;
+    };
+    let progress = async {
+        let mut beat = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            beat.tick().await;
+            let (ringing, talking, over) = tally.now();
+            say(&Said::Progress { ringing, talking, over });
+        }
+    };
+    tokio::select! {
+        () = window => {},
+        () = progress => {},
+    }
+}

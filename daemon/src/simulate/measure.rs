@@ -1,0 +1,153 @@
+//! From what phones, Meta and the model kept to the figures of a call (contract §7). It judges nothing.
+
+use std::time::{Duration, Instant};
+
+use sauti_core::media::frame::SAMPLE_RATE;
+use sauti_sim::audio::chirp::{ChirpDetector, OPUS_DELAY_SAMPLES};
+use sauti_sim::audio::judge::{Judge, Utterance};
+use sauti_sim::openai::Record;
+use sauti_sim::whatsapp::calls::CallRecord;
+
+use super::phones::Lived;
+use super::report::{CallReport, ConnectTimes};
+
+/// What a report is made of.
+pub(super) struct Evidence<'a> {
+    pub(super) lived: &'a Lived,
+    pub(super) graph: Option<&'a CallRecord>,
+    pub(super) model: Option<&'a Record>,
+    pub(super) language: &'a str,
+    pub(super) caller: String,
+    pub(super) probe: bool,
+    /// Delay that the echoing model adds by itself.
+    pub(super) echo_delay: Duration,
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Makes the report of one call.
+pub(super) fn report(judge: &mut Judge, evidence: &Evidence<'_>) -> CallReport {
+    let lived = evidence.lived;
+    let since = |at: Option<Instant>| Some(ms(at?.saturating_duration_since(lived.posted?)));
+    let person = &lived.person;
+    let connect = ConnectTimes {
+        pre_accepted: since(evidence.graph.and_then(|record| record.pre_accepted_at)),
+        media_up: since(lived.connected),
+        accepted: since(lived.accepted),
+        first_packet: since(lived.ear.first_packet),
+        first_audible: since(person.first_heard()),
+    };
+    let mut report = CallReport {
+        number: lived.number,
+        kind: if evidence.probe { "probe" } else { "conversation" }.to_owned(),
+        language: evidence.language.to_owned(),
+        caller: evidence.caller.clone(),
+        connect,
+        from_offer_ms: person.first_heard().and_then(|at| Some(ms(at.saturating_duration_since(lived.dialled?)))),
+        lines: person.said.len(),
+        ai_share: person.share_heard(),
+        break_ins: person.said.iter().filter(|said| said.broke_in).count(),
+        lost_frames: lived.ear.missing_frames,
+        longest_gap_ms: longest_gap(&lived.ear.arrivals),
+        early_packets: lived.ear.early,
+        sources: lived.ear.sources.len(),
+        ended: lived.over.map_or_else(|| "not at all".to_owned(), |cause| format!("{cause:?}")),
+        ..CallReport::default()
+    };
+    report.objections.extend(lived.trouble.iter().cloned());
+    if lived.ear.odd > 0 {
+        report.objections.push(format!("{} packets were no Opus of ours", lived.ear.odd));
+    }
+    let Some(model) = evidence.model else {
+        report.objections.push("the model never met this caller".to_owned());
+        return report;
+    };
+    report.items = model.spoken.len();
+    report.objections.extend(model.client_faults.iter().map(|fault| format!("model: {:?} {}", fault.kind, fault.detail)));
+    if evidence.probe {
+        chirps(&mut report, lived, model, evidence.echo_delay);
+    } else {
+        content(judge, &mut report, lived, model);
+    }
+    report
+}
+
+fn content(judge: &mut Judge, report: &mut CallReport, lived: &Lived, model: &Record) {
+    let said: Vec<Utterance> = lived.person.said.iter().map(|said| Utterance::new(said.samples.clone())).collect();
+    report.heard_up = judge.heard(&said, &model.appended).percent();
+    let spoken: Vec<Utterance> = model
+        .spoken
+        .iter()
+        .filter(|item| item.samples_sent > 0 && !item.deleted)
+        .map(|item| {
+            let sent = item.samples.get(..item.samples_sent.min(item.samples.len())).unwrap_or_default();
+            let mut utterance = Utterance::new(sent);
+            utterance.truncated_at = item
+                .truncated_at_ms
+                .and_then(|at| usize::try_from(at * u64::from(SAMPLE_RATE) / 1_000).ok());
+            utterance
+        })
+        .collect();
+    report.heard_down = judge.heard(&spoken, &lived.person.heard).percent();
+    let started: Vec<Instant> = model.instants_of("input_audio_buffer.speech_started").collect();
+    for said in lived.person.said.iter().filter(|said| said.broke_in) {
+        // The event that answers this interruption, and the speech that was cut by it.
+        let Some(noticed) = started.iter().copied().find(|at| *at >= said.at) else { continue };
+        let cut = lived.person.speech.iter().find(|heard| heard.from <= said.at && heard.to >= said.at);
+        if let Some(cut) = cut {
+            report.barge_in_ms.push(ms(cut.to.saturating_duration_since(noticed)));
+        }
+    }
+}
+
+/// Where chirps begin in a recording.
+fn places(samples: &[i16]) -> Vec<usize> {
+    let mut detector = ChirpDetector::new();
+    let mut found = Vec::new();
+    detector.push(samples, |detection| {
+        // The encoder's look-ahead shifts what the detector sees (RFC 7845 §4.2); the first sample counts.
+        found.push(usize::try_from(detection.sample.saturating_sub(OPUS_DELAY_SAMPLES)).unwrap_or(usize::MAX));
+    });
+    found
+}
+
+fn chirps(report: &mut CallReport, lived: &Lived, model: &Record, echo_delay: Duration) {
+    let heard = places(&lived.person.heard);
+    let mut deltas: Vec<Instant> =
+        model.spoken.iter().flat_map(|item| item.deltas.iter().map(|(at, _)| *at)).collect();
+    deltas.sort_unstable();
+    let mut chirps = lived.person.said.iter().peekable();
+    for place in places(&model.appended) {
+        let holds = |append: &&sauti_sim::openai::Append| {
+            let from = usize::try_from(append.from).unwrap_or(usize::MAX);
+            (from..from.saturating_add(append.samples)).contains(&place)
+        };
+        let Some(append) = model.appends.iter().find(holds) else { continue };
+        // The chirp that this is: the last one sent before it arrived.
+        let mut sent = None;
+        while let Some(said) = chirps.next_if(|said| said.at <= append.at) {
+            sent = Some(said.at);
+        }
+        let Some(sent) = sent else { continue };
+        report.up_ms.push(ms(append.at.saturating_duration_since(sent)));
+        let echoed = deltas.iter().copied().find(|at| *at + Duration::from_millis(5) >= append.at + echo_delay);
+        let Some(echoed) = echoed else { continue };
+        let arrived = heard.iter().filter_map(|place| arrival(lived, *place)).find(|at| *at >= echoed);
+        if let Some(arrived) = arrived {
+            report.down_ms.push(ms(arrived.saturating_duration_since(echoed)));
+        }
+    }
+}
+
+/// When the packet came that holds this sample of what was heard.
+fn arrival(lived: &Lived, sample: usize) -> Option<Instant> {
+    lived.ear.arrivals.iter().rev().find(|(_, from)| *from <= sample).map(|(at, _)| *at)
+}
+
+fn longest_gap(arrivals: &[(Instant, usize)]) -> f64 {
+    let gap = arrivals.iter().zip(arrivals.iter().skip(1)).map(|((a, _), (b, _))| b.saturating_duration_since(*a)).max();
+    ms(gap.unwrap_or_default())
+}
+

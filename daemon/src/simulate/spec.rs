@@ -1,0 +1,87 @@
+//! What the simulation's two processes say to each other: one JSON object a line, over stdin and stdout.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::report::CallReport;
+
+/// What the far ends are told first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Spec {
+    /// Callers at one time.
+    pub(super) calls: u32,
+    /// Longest call; a conversation ends earlier by itself.
+    pub(super) seconds: Option<u32>,
+    /// The same seed gives the same far ends.
+    pub(super) seed: u64,
+    /// The standard script for measuring, all calls up together.
+    pub(super) load: bool,
+    /// How late webhooks arrive.
+    pub(super) lag_ms: u32,
+    /// The number's id at Graph.
+    pub(super) phone_number_id: String,
+    /// Secrets of this run; made for it, worth nothing elsewhere.
+    pub(super) access_token: String,
+    /// Key of the webhook signature.
+    pub(super) app_secret: String,
+    /// The model's key.
+    pub(super) api_key: String,
+    /// The box's key, hex: the far ends know a caller by the hash that the daemon sends.
+    pub(super) box_key: String,
+    /// Keep every frame that the daemon sends to the model, for outside checkers.
+    pub(super) record_frames: bool,
+}
+
+impl Spec {
+    /// How long a call may last.
+    pub(super) fn length(&self) -> Duration {
+        Duration::from_secs(u64::from(self.seconds.unwrap_or(if self.load { 30 } else { 90 })))
+    }
+}
+
+/// What the far ends are told next.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Go {
+    /// Where webhooks go.
+    pub(super) webhook: String,
+}
+
+/// What the far ends say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "said", rename_all = "snake_case")]
+pub(super) enum Said {
+    /// The emulators listen.
+    Listening {
+        /// Graph.
+        graph: SocketAddr,
+        /// The model.
+        realtime: SocketAddr,
+    },
+    /// Something to show while it runs.
+    Progress {
+        /// Calls that ring.
+        ringing: usize,
+        /// Calls in conversation.
+        talking: usize,
+        /// Calls that are over.
+        over: usize,
+    },
+    /// All calls are up: the measuring of CPU and memory begins.
+    AllUp,
+    /// The first call is about to end: it ends.
+    WindowOver,
+    /// Everything is over.
+    Report {
+        /// One for each caller, the latency probe last.
+        calls: Vec<CallReport>,
+        /// Frames that the daemon sent to the model and that came back, `> ` and `< ` before each, if asked for.
+        frames: Vec<String>,
+    },
+    /// The far ends cannot go on.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}

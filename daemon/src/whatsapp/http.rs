@@ -1,0 +1,145 @@
+//! `GET` and `POST /webhooks/whatsapp`: signature, persistence, answer; the work follows.
+//!
+//! It acknowledges whatever carries a good signature: Meta repeats what is not answered, for days. It decides
+//! nothing about calls; each event that is new goes to the switchboard.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use jiff::Timestamp;
+use sauti_core::config::WhatsApp;
+use sauti_core::now::Now;
+use sauti_core::pii::BoxKey;
+use sauti_core::whatsapp::signature::{self, SIGNATURE_HEADER, Verification};
+use sauti_core::whatsapp::webhook::{self, WebhookEvent};
+
+use crate::http::{MAX_BODY, refusal};
+use crate::obs::metrics::Metrics;
+use crate::store::{Seen, Store};
+use crate::switchboard::{News, Switchboard};
+
+/// How long the answer waits for the ledger (issue: 30 ms, then 200 and a counter).
+const PERSIST_WITHIN: Duration = Duration::from_millis(30);
+/// How long a body may take to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the webhook needs.
+#[derive(Debug)]
+pub struct Webhooks {
+    /// `[whatsapp]`.
+    pub config: WhatsApp,
+    /// Hashes the `wacid`.
+    pub key: BoxKey,
+    /// Remembers what was seen.
+    pub store: Store,
+    /// Takes the events.
+    pub switchboard: Switchboard,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The door's routes.
+pub fn routes(webhooks: Arc<Webhooks>) -> Router {
+    Router::new()
+        .route("/webhooks/whatsapp", get(verify).post(receive))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(webhooks)
+}
+
+async fn verify(
+    State(webhooks): State<Arc<Webhooks>>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
+    let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let asked =
+        Verification { mode: value("hub.mode"), token: value("hub.verify_token"), challenge: value("hub.challenge") };
+    match signature::answer_verification(&webhooks.config.verify_token, asked) {
+        Ok(challenge) => {
+            webhooks.metrics.webhook("verified");
+            challenge.to_owned().into_response()
+        }
+        Err(why) => {
+            webhooks.metrics.webhook("verification_refused");
+            refusal(StatusCode::FORBIDDEN, "verification_refused", &why.to_string())
+        }
+    }
+}
+
+async fn receive(State(webhooks): State<Arc<Webhooks>>, headers: HeaderMap, body: Body) -> Response {
+    let received = Now { mono: Instant::now(), wall: Timestamp::now() };
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(response) => {
+            webhooks.metrics.webhook("unreadable");
+            return response;
+        }
+    };
+    let header = headers.get(SIGNATURE_HEADER).map(axum::http::HeaderValue::as_bytes);
+    if let Err(why) = signature::verify(&webhooks.config.app_secret, header, &body) {
+        webhooks.metrics.webhook(why.label());
+        return refusal(StatusCode::UNAUTHORIZED, "bad_signature", &why.to_string());
+    }
+    webhooks.metrics.webhook("accepted");
+    let work = tokio::spawn(handle(Arc::clone(&webhooks), received, body));
+    if tokio::time::timeout(PERSIST_WITHIN, work).await.is_err() {
+        // The work goes on; only Meta does not wait for it.
+        webhooks.metrics.webhook("answered_before_persisted");
+    }
+    StatusCode::OK.into_response()
+}
+
+async fn read(body: Body) -> Result<Bytes, Response> {
+    match tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => {
+            Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "bodies end at 3 MiB and have to arrive whole"))
+        }
+        Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body has to arrive within 10 s")),
+    }
+}
+
+/// Persists every event of a body and hands the new ones on, in the order of the body.
+async fn handle(webhooks: Arc<Webhooks>, received: Now, body: Bytes) {
+    let metrics = &webhooks.metrics;
+    let parsed = match webhook::parse(&body, &webhooks.config.phone_number_id) {
+        Ok(parsed) => parsed,
+        Err(_) => {
+            // Signed and yet no payload: acknowledged, or Meta would send it for a week.
+            metrics.webhook("malformed");
+            return;
+        }
+    };
+    for (kind, count) in parsed.oddities.counts() {
+        for _ in 0..count {
+            metrics.webhook(kind);
+        }
+    }
+    let seen = parsed.events.iter().map(|event| persist(&webhooks, event, received));
+    let verdicts = futures_util::future::join_all(seen).await;
+    for (event, fresh) in parsed.events.into_iter().zip(verdicts) {
+        if fresh {
+            webhooks.switchboard.tell(News { event, received }).await;
+        } else {
+            metrics.webhook("duplicate");
+        }
+    }
+}
+
+/// True when the event was not seen before. A ledger that fails lets it pass: a caller is waiting, and the
+/// switchboard knows its own live calls.
+async fn persist(webhooks: &Webhooks, event: &WebhookEvent, received: Now) -> bool {
+    let Some(key) = event.key(&webhooks.key) else { return true };
+    match webhooks.store.seen(key.call, &key.event, received.wall).await {
+        Ok(seen) => seen == Seen::New,
+        Err(_) => {
+            webhooks.metrics.webhook("not_persisted");
+            true
+        }
+    }
+}

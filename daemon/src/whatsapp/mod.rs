@@ -1,0 +1,5 @@
+//! The WhatsApp door's shell: webhooks in, Graph out, texts owed.
+
+pub mod graph;
+pub mod http;
+pub mod texts;

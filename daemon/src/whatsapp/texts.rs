@@ -1,0 +1,58 @@
+//! Sends the texts that are owed to callers who could not be served: at most once each.
+//!
+//! `sending` is journalled before the act; what a crash leaves in that state is never sent again (contract §6).
+//! One task for the whole box: texts are rare, and Graph limits the pair rate anyway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sauti_core::record::{OwedText, TextVerdict};
+use sauti_core::whatsapp::graph::Opaque;
+use tokio::sync::Notify;
+
+use super::graph::{Graph, graph_error_fields};
+use crate::obs::logging::{EventName, log_event};
+use crate::obs::metrics::Metrics;
+use crate::store::{Store, StoreError};
+
+/// How often the ledger is asked when nobody rings: texts that Graph could not take wait here.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Meta's free window after an inbound call (whatsapp-calling §2.5); beyond it a text needs a template.
+const WINDOW: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
+/// Sends what is due now and again, until the ledger is gone.
+pub async fn run(store: Store, graph: Graph, metrics: Arc<Metrics>, ring: Arc<Notify>) {
+    loop {
+        match store.texts_due().await {
+            Ok(due) => {
+                for text in due {
+                    if send(&store, &graph, &metrics, &text).await.is_err() {
+                        metrics.text("not_journalled");
+                    }
+                }
+            }
+            Err(StoreError::Closed) => return,
+            Err(_) => metrics.text("not_read"),
+        }
+        tokio::time::timeout(LOOK_EVERY, ring.notified()).await.ok();
+    }
+}
+
+async fn send(store: &Store, graph: &Graph, metrics: &Metrics, text: &OwedText) -> Result<(), StoreError> {
+    if jiff::Timestamp::now().duration_since(text.owed_at) > WINDOW {
+        metrics.text("expired");
+        return store.settle_text(text.text_id, TextVerdict::Failed).await;
+    }
+    if !store.sending(text.text_id).await? {
+        return Ok(());
+    }
+    let Some(opaque) = Opaque::new(text.text_id.to_string()) else {
+        return store.settle_text(text.text_id, TextVerdict::Failed).await;
+    };
+    let (verdict, error) = graph.text(&text.address, &text.body, &opaque).await;
+    metrics.text(verdict.label());
+    if let Some(error) = error {
+        log_event(EventName::WaVoiceError, Some(text.call_id), &graph_error_fields(&error));
+    }
+    store.settle_text(text.text_id, verdict).await
+}
