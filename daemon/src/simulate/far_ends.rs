@@ -18,7 +18,6 @@ use sauti_sim::whatsapp::graph::{Graph, GraphOptions};
 use sauti_sim::whatsapp::person::{Business, Person as Identity};
 use sauti_sim::whatsapp::webhooks::{Generation, Webhooks};
 use secrecy::SecretString;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -36,7 +35,7 @@ use crate::http::serve::Listener;
 /// How long the AI speaks in one go in a load run: longer than a caller's line and the pauses around it.
 const LOAD_LINE: Duration = Duration::from_secs(6);
 /// What passes between the end of a caller's line and the AI's first word: detection, model, network.
-const REACTION: Duration = Duration::from_millis(1_050);
+const REACTION: Duration = Duration::from_millis(850);
 /// The echo of the probe (contract §7).
 const ECHO: Duration = Duration::from_millis(200);
 /// A chirp goes out this often (contract §7).
@@ -72,16 +71,22 @@ fn say(said: &Said) {
     }
 }
 
+/// The next line that the parent says.
+async fn hear<T: serde::de::DeserializeOwned + Send + 'static>() -> Result<T, String> {
+    let heard = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map_err(|error| error.to_string())?;
+        serde_json::from_str(&line).map_err(|error| error.to_string())
+    });
+    heard.await.map_err(|error| error.to_string())?
+}
+
 async fn run() -> Result<(), String> {
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut next = async || -> Result<String, String> {
-        lines.next_line().await.map_err(|error| error.to_string())?.ok_or_else(|| "nothing more was said".to_owned())
-    };
-    let spec: Spec = serde_json::from_str(&next().await?).map_err(|error| error.to_string())?;
+    let spec: Spec = hear().await?;
     let speech = Speech::load().map_err(|error| error.to_string())?;
     let (target, told) = oneshot::channel();
     let world = World::build(spec, &speech, told).await?;
-    let go: Go = serde_json::from_str(&next().await?).map_err(|error| error.to_string())?;
+    let go: Go = hear().await?;
     target.send(go.webhook).ok();
     world.run(&speech).await
 }
@@ -171,7 +176,7 @@ impl World {
         }
         let frames = if self.spec.record_frames { frames(&models) } else { Vec::new() };
         // Judging is minutes of audio through correlations: not on a worker of the runtime.
-        let (key, probe) = (self.key.clone(), self.identities.len() - 1);
+        let (key, probes) = (self.key.clone(), self.identities.len());
         let judged = tokio::task::spawn_blocking(move || {
             let mut judge = Judge::new();
             for one in &lived {
@@ -182,7 +187,7 @@ impl World {
                     model: models.get(&caller).map(|finished| &*finished.record),
                     language: language(one.number),
                     caller: caller.clone(),
-                    probe: one.number == probe,
+                    probe: one.number == probes,
                     echo_delay: ECHO,
                 };
                 reports.push(measure::report(&mut judge, &evidence));
@@ -207,14 +212,14 @@ impl World {
     fn plan(&self, number: usize, identity: &Identity, speech: &Speech) -> Plan {
         let probe = number + 1 == self.identities.len();
         let script = if probe {
-            probe_script(self.spec.length())
+            probe_script(self.spec.probe_length())
         } else if self.spec.load {
             load_script(speech, number, self.spec.length())
         } else {
             conversation(speech, number)
         };
-        let length = self.spec.length() + if self.spec.load { Duration::ZERO } else { Duration::from_secs(5) };
-        Plan { number, identity: identity.clone(), script, length, dial_after: DIAL_APART * u32::try_from(number).unwrap_or(0) }
+        let length = if probe { self.spec.probe_length() } else { self.spec.length() };
+        Plan { number: number + 1, identity: identity.clone(), script, length, dial_after: DIAL_APART * u32::try_from(number).unwrap_or(0) }
     }
 }
 
@@ -245,9 +250,7 @@ fn model(spec: &Spec, speech: &Speech) -> ServerSettings {
     settings.seed = spec.seed;
     settings.recording.client_frames = spec.record_frames;
     // Far ends that answer at once: what is measured is the box.
-    settings.latency = Latency { session_created: Duration::ZERO, session_updated: Duration::ZERO, ..Latency::default() };
-    settings.latency.first_delta = Duration::from_millis(200);
-    settings.latency.first_delta_spread = Duration::ZERO;
+    settings.latency = Latency::ZERO;
     settings.opened_at =
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     settings

@@ -102,24 +102,24 @@ fn content(judge: &mut Judge, report: &mut CallReport, lived: &Lived, model: &Re
     }
 }
 
-/// Where chirps begin in a recording.
-fn places(samples: &[i16]) -> Vec<usize> {
+/// Where chirps begin in a recording; `early` samples are taken off each.
+fn places(samples: &[i16], early: u64) -> Vec<usize> {
     let mut detector = ChirpDetector::new();
     let mut found = Vec::new();
     detector.push(samples, |detection| {
-        // The encoder's look-ahead shifts what the detector sees (RFC 7845 §4.2); the first sample counts.
-        found.push(usize::try_from(detection.sample.saturating_sub(OPUS_DELAY_SAMPLES)).unwrap_or(usize::MAX));
+        found.push(usize::try_from(detection.sample.saturating_sub(early)).unwrap_or(usize::MAX));
     });
     found
 }
 
 fn chirps(report: &mut CallReport, lived: &Lived, model: &Record, echo_delay: Duration) {
-    let heard = places(&lived.person.heard);
+    // The encoder's look-ahead (RFC 7845 §4.2): a packet holds what its decoder gives out so much later.
+    let heard = places(&lived.person.heard, OPUS_DELAY_SAMPLES);
     let mut deltas: Vec<Instant> =
         model.spoken.iter().flat_map(|item| item.deltas.iter().map(|(at, _)| *at)).collect();
     deltas.sort_unstable();
     let mut chirps = lived.person.said.iter().peekable();
-    for place in places(&model.appended) {
+    for place in places(&model.appended, 0) {
         let holds = |append: &&sauti_sim::openai::Append| {
             let from = usize::try_from(append.from).unwrap_or(usize::MAX);
             (from..from.saturating_add(append.samples)).contains(&place)

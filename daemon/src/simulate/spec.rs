@@ -39,6 +39,11 @@ impl Spec {
     pub(super) fn length(&self) -> Duration {
         Duration::from_secs(u64::from(self.seconds.unwrap_or(if self.load { 30 } else { 90 })))
     }
+
+    /// How long the latency probe lasts: as long as the load, else some chirps.
+    pub(super) fn probe_length(&self) -> Duration {
+        if self.load { self.length() } else { self.length().min(Duration::from_secs(16)) }
+    }
 }
 
 /// What the far ends are told next.
