@@ -7,8 +7,8 @@
 //! choose codecs by rules that lose Opus beside telephone-event.
 //!
 //! No codec, no jitter buffer, no clock, no socket: a lane passes `now` and datagrams. After every call that takes
-//! `now`, drain [`WebRtcLeg::poll_transmit`], [`WebRtcLeg::poll_event`], [`WebRtcLeg::poll_rtp`] and
-//! [`WebRtcLeg::poll_rtcp`], then ask [`WebRtcLeg::deadline`].
+//! `now`, drain [`WebRtcLeg::poll_transmit`], [`WebRtcLeg::poll_event`] and [`WebRtcLeg::poll_rtp`], then ask
+//! [`WebRtcLeg::deadline`]. RTCP is kept here altogether: reports are made and read, and what they say comes as events.
 //!
 //! The engine says things through the `log` crate, among them addresses and ICE credentials, at levels from trace to
 //! warn. Nothing may listen there: no bridge from `log` to our own logging.
@@ -30,13 +30,16 @@ use dtls::{Dtls, DtlsEvent, Srtp};
 use ice::{Credentials, Full, Ice, IceEvent, Lite};
 use identity::Draw;
 pub use identity::{Certificate, EngineError};
-use packet::{RTP_HEADER, read_header, says_bye};
+use packet::{RTP_HEADER, read_header};
 pub use packet::{RtpIn, RtpOut};
+use report::Reports;
+pub use report::{FarReport, Reception};
 
 mod dtls;
 mod ice;
 mod identity;
 mod packet;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +78,8 @@ pub enum LegEvent {
     Disconnected,
     /// It came back.
     Recovered,
+    /// The far end reports how our stream arrives.
+    Report(FarReport),
     /// The far end said RTCP BYE: a hang-up seen before any webhook.
     Bye,
     /// The far end closed DTLS: no media goes either way any more.
@@ -115,7 +120,7 @@ pub struct LegCounters {
     pub rtp_in: u64,
     /// RTP packets sent.
     pub rtp_out: u64,
-    /// RTCP datagrams received and delivered.
+    /// RTCP datagrams received and read.
     pub rtcp_in: u64,
     /// RTCP datagrams sent.
     pub rtcp_out: u64,
@@ -164,7 +169,7 @@ pub struct WebRtcLeg {
     outbox: VecDeque<(SocketAddr, BytesMut)>,
     events: VecDeque<LegEvent>,
     rtp: VecDeque<RtpIn>,
-    rtcp: VecDeque<BytesMut>,
+    reports: Reports,
     counters: LegCounters,
 }
 
@@ -212,7 +217,7 @@ impl WebRtcLeg {
         let dtls = Dtls::new(now, client, certificate, offer.sha256.clone()).map_err(|_| SdpRefusal::Engine)?;
 
         let payload_types = PayloadTypes { opus: offer.opus.payload_type, telephone_event: offer.telephone_event };
-        let mut leg = Self::new(certificate.clone(), Ice::Full(Box::new(full)), draw.ssrc, payload_types);
+        let mut leg = Self::new(now, certificate, Ice::Full(Box::new(full)), draw, payload_types);
         leg.dtls = Some(dtls);
         Ok((leg, sdp))
     }
@@ -242,20 +247,20 @@ impl WebRtcLeg {
             Ice::Full(Box::new(full))
         };
         let payload_types = PayloadTypes { opus: shape.opus, telephone_event: shape.telephone_event };
-        let mut leg = Self::new(certificate.clone(), ice, draw.ssrc, payload_types);
+        let mut leg = Self::new(now, certificate, ice, draw, payload_types);
         leg.offered = offered;
         Ok((leg, sdp))
     }
 
-    fn new(certificate: Certificate, ice: Ice, ssrc: u32, payload_types: PayloadTypes) -> Self {
+    fn new(now: Instant, certificate: &Certificate, ice: Ice, draw: Draw, payload_types: PayloadTypes) -> Self {
         Self {
-            certificate,
+            certificate: certificate.clone(),
             ice,
             dtls: None,
             srtp: None,
             peer: None,
             over: false,
-            ssrc,
+            ssrc: draw.ssrc,
             payload_types,
             offered: Vec::new(),
             known: Vec::new(),
@@ -264,7 +269,7 @@ impl WebRtcLeg {
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             rtp: VecDeque::new(),
-            rtcp: VecDeque::new(),
+            reports: Reports::new(now, draw.ssrc, draw.cname),
             counters: LegCounters::default(),
         }
     }
@@ -327,7 +332,7 @@ impl WebRtcLeg {
                 self.counters.strangers += 1;
             }
             [20..=63, ..] => self.receive_dtls(now, packet),
-            [128..=191, 192..=223, ..] => self.receive_rtcp(packet),
+            [128..=191, 192..=223, ..] => self.receive_rtcp(now, packet),
             [128..=191, _, ..] => self.receive_rtp(now, packet),
             _ => self.counters.bad_packets += 1,
         }
@@ -349,11 +354,6 @@ impl WebRtcLeg {
         self.rtp.pop_front()
     }
 
-    /// The next received RTCP datagram, decrypted: a compound packet, to be read by `sauti_core::media::rtcp`.
-    pub fn poll_rtcp(&mut self) -> Option<BytesMut> {
-        self.rtcp.pop_front()
-    }
-
     /// When [`Self::handle_timeout`] is due; `None` when nothing is awaited.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -361,7 +361,7 @@ impl WebRtcLeg {
             return None;
         }
         let dtls = self.dtls.as_ref().and_then(Dtls::deadline);
-        [self.ice.deadline(), dtls].into_iter().flatten().min()
+        [self.ice.deadline(), dtls, self.reports.deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due. Harmless when nothing is.
@@ -372,6 +372,12 @@ impl WebRtcLeg {
         self.ice.handle_timeout(now);
         let event = self.dtls.as_mut().and_then(|dtls| dtls.handle_timeout(now));
         self.settle(event);
+        let mut plain = std::mem::take(&mut self.plain);
+        if self.reports.write_due(now, &mut plain) {
+            // Without keys (any more) there is nobody to report to.
+            self.send_rtcp(&plain).ok();
+        }
+        self.plain = plain;
         self.pump(now);
     }
 
@@ -379,7 +385,7 @@ impl WebRtcLeg {
     ///
     /// # Errors
     /// Nothing was sent; see [`SendError`].
-    pub fn send_rtp(&mut self, packet: &RtpOut<'_>) -> Result<(), SendError> {
+    pub fn send_rtp(&mut self, now: Instant, packet: &RtpOut<'_>) -> Result<(), SendError> {
         let (Some(srtp), Some(peer), false) = (&mut self.srtp, self.peer, self.over) else {
             return Err(SendError::NotConnected);
         };
@@ -390,10 +396,11 @@ impl WebRtcLeg {
         let protected = srtp.out.encrypt_rtp_with_header(&self.plain, &header).map_err(|_| SendError::Refused)?;
         self.outbox.push_back((peer, protected));
         self.counters.rtp_out += 1;
+        self.reports.sent(now, packet.timestamp, packet.payload.len());
         Ok(())
     }
 
-    /// Sends a compound RTCP packet (SR or RR first), protected.
+    /// Sends a compound RTCP packet (SR or RR first), protected. Reports go out by themselves; this is for others.
     ///
     /// # Errors
     /// Nothing was sent; see [`SendError`].
@@ -410,17 +417,22 @@ impl WebRtcLeg {
         Ok(())
     }
 
+    /// Says RTCP BYE and leaves everything else as it is, as a WhatsApp caller does who hangs up.
+    pub fn say_bye(&mut self) {
+        let mut plain = std::mem::take(&mut self.plain);
+        self.reports.write_bye(&mut plain);
+        // Before SRTP is up there is nobody to say it to.
+        self.send_rtcp(&plain).ok();
+        self.plain = plain;
+    }
+
     /// Says goodbye (RTCP BYE, then DTLS `close_notify`) and ends the leg; drain [`Self::poll_transmit`] once more.
     /// No event follows.
     pub fn close(&mut self, now: Instant) {
         if self.over {
             return;
         }
-        let [a, b, c, d] = self.ssrc.to_be_bytes();
-        // An empty receiver report and a BYE for our one source.
-        let bye = [0x80, 201, 0, 1, a, b, c, d, 0x81, 203, 0, 1, a, b, c, d];
-        // Before SRTP is up there is nobody to say it to.
-        self.send_rtcp(&bye).ok();
+        self.say_bye();
         if let Some(dtls) = &mut self.dtls {
             dtls.close(now);
         }
@@ -445,6 +457,12 @@ impl WebRtcLeg {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.srtp.is_some() && !self.over
+    }
+
+    /// How the far end's stream arrives here; `None` before its first packet.
+    #[must_use]
+    pub fn reception(&self) -> Option<Reception> {
+        self.reports.reception()
     }
 
     /// What was counted so far.
@@ -500,6 +518,8 @@ impl WebRtcLeg {
             plain.truncate(keep);
         }
         self.counters.rtp_in += 1;
+        let timed = header.payload_type == self.payload_types.opus;
+        self.reports.received(now, header.ssrc, header.sequence, header.timestamp, timed);
         if self.rtp.len() >= MAX_WAITING {
             self.rtp.pop_front();
             self.counters.unpolled += 1;
@@ -515,7 +535,7 @@ impl WebRtcLeg {
         });
     }
 
-    fn receive_rtcp(&mut self, packet: &[u8]) {
+    fn receive_rtcp(&mut self, now: Instant, packet: &[u8]) {
         let Some(&[_, _, _, _, a, b, c, d]) = packet.first_chunk::<8>() else {
             self.counters.bad_packets += 1;
             return;
@@ -539,14 +559,13 @@ impl WebRtcLeg {
         };
         self.learn(ssrc);
         self.counters.rtcp_in += 1;
-        if says_bye(&plain) {
+        let heard = self.reports.read(now, &plain);
+        if let Some(report) = heard.report {
+            self.events.push_back(LegEvent::Report(report));
+        }
+        if heard.bye {
             self.events.push_back(LegEvent::Bye);
         }
-        if self.rtcp.len() >= MAX_WAITING {
-            self.rtcp.pop_front();
-            self.counters.unpolled += 1;
-        }
-        self.rtcp.push_back(plain);
     }
 
     fn refused(&mut self, error: &Error, known: bool) {

@@ -148,15 +148,3 @@ impl RtpHeader {
         header
     }
 }
-
-/// Whether a compound RTCP packet holds a BYE (packet type 203).
-pub(super) fn says_bye(mut compound: &[u8]) -> bool {
-    while let Some((&[_, kind, high, low], _)) = compound.split_first_chunk::<4>() {
-        if kind == 203 {
-            return true;
-        }
-        let length = (usize::from(u16::from_be_bytes([high, low])) + 1) * 4;
-        compound = compound.get(length..).unwrap_or_default();
-    }
-    false
-}
