@@ -15,42 +15,14 @@ import base64
 import json
 import sys
 import time
-from typing import Annotated
 
 import openai
 from openai import AsyncOpenAI
-from openai.types.realtime import RealtimeServerEvent
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pcm import pieces, read_pcm
+from sdk_strict import problems
 
-SERVER = TypeAdapter(Annotated[RealtimeServerEvent, Field(discriminator="type")])
 TURN_WITHIN = 30.0
-# The real server sends these with every session; the package's types leave them out.
-SENT_THOUGH_UNTYPED = {"event.session.id", "event.session.object", "event.session.expires_at"}
-
-
-def unknown_keys(model, raw, path="event"):
-    """Keys of `raw` that the types let through without knowing them."""
-    if isinstance(model, BaseModel) and isinstance(raw, dict):
-        extra = [f"{path}.{key}" for key in (model.model_extra or {})]
-        names = {field.alias or name: name for name, field in type(model).model_fields.items()}
-        known = [unknown_keys(getattr(model, names[key]), raw[key], f"{path}.{key}") for key in raw if key in names]
-        return extra + [key for keys in known for key in keys]
-    if isinstance(model, list) and isinstance(raw, list):
-        return [key for at, (one, part) in enumerate(zip(model, raw)) for key in unknown_keys(one, part, f"{path}[{at}]")]
-    return []
-
-
-def judge(text):
-    """None for an event as it should be, else what is wrong with it; never its content, which may hold speech."""
-    try:
-        event = SERVER.validate_json(text, strict=True)
-    except ValidationError as error:
-        places = [f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()[:3]]
-        return "; ".join(places)
-    extra = sorted(set(unknown_keys(event, json.loads(text))) - SENT_THOUGH_UNTYPED)
-    return f"unknown keys {', '.join(extra)}" if extra else None
 
 
 class Listener:
@@ -83,9 +55,7 @@ class Listener:
         text = data.decode() if isinstance(data, bytes) else data
         event = json.loads(text)
         kind = event.get("type", "?")
-        wrong = judge(text)
-        if wrong:
-            self.findings.append(f"{kind}: {wrong}")
+        self.findings += [f"{kind}: {wrong}" for wrong in problems(text, "server")]
         self._check_order(kind, event)
         async with self.news:
             self.counts[kind] = self.counts.get(kind, 0) + 1
