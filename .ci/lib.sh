@@ -5,18 +5,26 @@ export SAUTI_TEST_LOGS=${SAUTI_TEST_LOGS:-${CARGO_TARGET_DIR:-$PWD/target}/test-
 export SAUTI_PYTHON=${SAUTI_PYTHON:-$PWD/.venv/bin/python}
 skipped=0
 
-# step NAME COMMAND...: runs it, says how long it took; a failing one ends the script.
+running=
+begun_at=
+
+tell_time() {
+    local took=$(((${EPOCHREALTIME/[.,]/} - begun_at) / 1000))
+    printf '== %s: %s, %d.%d s\n' "$running" "$1" $((took / 1000)) $((took % 1000 / 100))
+}
+
+trap 'failed_with=$?; [[ -z $running ]] || tell_time "FAILED with $failed_with"' EXIT
+
+# step NAME COMMAND...: runs it, says how long it took; a failing one ends the script. The command must not stand in a
+# condition: bash would then let a function go on past its failures.
 step() {
-    local name=$1 begun=$EPOCHREALTIME rc=0
+    running=$1
+    begun_at=${EPOCHREALTIME/[.,]/}
     shift
-    printf '\n== %s\n' "$name"
-    "$@" || rc=$?
-    local took=$(((${EPOCHREALTIME/[.,]/} - ${begun/[.,]/}) / 1000))
-    if ((rc)); then
-        printf '== %s: FAILED with %d after %d.%d s\n' "$name" "$rc" $((took / 1000)) $((took % 1000 / 100))
-        exit "$rc"
-    fi
-    printf '== %s: ok, %d.%d s\n' "$name" $((took / 1000)) $((took % 1000 / 100))
+    printf '\n== %s\n' "$running"
+    "$@"
+    tell_time ok
+    running=
 }
 
 # has TOOL WHAT: true when the tool is there. Where it is not, CI fails; elsewhere the skip is counted and told.
