@@ -391,7 +391,7 @@ impl Running {
 /// One 20 ms frame of one call, both ways.
 fn frame(seat: &mut Seat, now: Instant) {
     seat.leg.listen(now, &mut seat.end);
-    seat.leg.speak(&mut seat.end);
+    seat.leg.speak(now, &mut seat.end);
     settle(seat);
     if now.saturating_duration_since(seat.reported) >= Duration::from_secs(1) {
         seat.reported += Duration::from_secs(1);

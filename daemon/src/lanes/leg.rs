@@ -148,7 +148,6 @@ impl Leg {
                 self.digit = Some(digit);
             }
         }
-        while self.engine.poll_rtcp().is_some() {}
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -169,7 +168,7 @@ impl Leg {
                 }
                 LegEvent::Bye | LegEvent::Closed => return Some(LaneEvent::Bye),
                 LegEvent::Failed(_) => return Some(LaneEvent::Lost),
-                LegEvent::IceConnected | LegEvent::Disconnected | LegEvent::Recovered => {}
+                LegEvent::IceConnected | LegEvent::Disconnected | LegEvent::Recovered | LegEvent::Report(_) => {}
             }
         }
         if !self.media && self.engine.counters().rtp_in > 0 {
@@ -198,7 +197,7 @@ impl Leg {
     }
 
     /// Twenty milliseconds out of the ring to the caller; silence when there are none.
-    pub(super) fn speak(&mut self, end: &mut LaneEnd) {
+    pub(super) fn speak(&mut self, now: Instant, end: &mut LaneEnd) {
         if !self.up {
             return;
         }
@@ -213,7 +212,7 @@ impl Leg {
             payload: &self.packet[..packet.len],
         };
         // A packet that the engine does not take is lost like one on the way; the engine's events say if it is over.
-        if self.engine.send_rtp(&out).is_ok()
+        if self.engine.send_rtp(now, &out).is_ok()
             && let Some(frame) = frame
         {
             end.count_consumed(frame.epoch);

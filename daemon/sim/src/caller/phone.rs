@@ -184,7 +184,7 @@ impl Phone {
             marker: stamp.marker,
             payload: &self.packet[..length],
         };
-        if self.leg.send_rtp(&packet).is_err() {
+        if self.leg.send_rtp(now, &packet).is_err() {
             self.ear.odd += 1;
         }
     }
@@ -199,13 +199,16 @@ impl Phone {
             match event {
                 LegEvent::Connected => self.connected = Some(now),
                 LegEvent::Failed(_) | LegEvent::Closed => self.lost = true,
-                LegEvent::IceConnected | LegEvent::Disconnected | LegEvent::Recovered | LegEvent::Bye => {}
+                LegEvent::IceConnected
+                | LegEvent::Disconnected
+                | LegEvent::Recovered
+                | LegEvent::Report(_)
+                | LegEvent::Bye => {}
             }
         }
         while let Some(packet) = self.leg.poll_rtp() {
             self.hear(now, packet.payload_type, packet.timestamp, packet.ssrc, &packet.payload);
         }
-        while self.leg.poll_rtcp().is_some() {}
     }
 
     fn hear(&mut self, now: Instant, payload_type: u8, timestamp: u32, ssrc: u32, payload: &[u8]) {
