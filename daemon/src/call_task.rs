@@ -27,8 +27,8 @@ use tokio::sync::mpsc;
 
 use crate::ai::link::{Link, LinkEvent};
 use crate::house::{House, Setup};
-use crate::ledger_session::SessionLedger;
 use crate::lanes::{CallerLink, DOWN_TARGET, LaneEvent, LegReport, LinkNews, OpenError};
+use crate::ledger_session::SessionLedger;
 use crate::obs::logging::{EventName, Field, LogValue, SafeName, log_event};
 use crate::whatsapp::graph::{graph_error_fields, verdict};
 
@@ -188,10 +188,10 @@ impl CallTask {
                     self.input(Input::LegAnswered);
                 }
                 Err(error) => {
-                    self.trouble("leg", &[
-                        (Field::Reason, error.label().into()),
-                        (Field::Fault, error.fault().label().into()),
-                    ]);
+                    self.trouble(
+                        "leg",
+                        &[(Field::Reason, error.label().into()), (Field::Fault, error.fault().label().into())],
+                    );
                     self.input(Input::LegRefused(error.fault()));
                 }
             },
@@ -284,7 +284,8 @@ impl CallTask {
     fn top_up(&mut self) {
         let Some(leg) = self.leg.as_mut() else { return };
         let down = &mut leg.frames().down;
-        while (self.playout.ahead() as usize) < DOWN_TARGET && down.ready() && self.playout.next_frame(&mut self.frame) {
+        while (self.playout.ahead() as usize) < DOWN_TARGET && down.ready() && self.playout.next_frame(&mut self.frame)
+        {
             // There is room: `ready` was asked, and nobody else puts frames in.
             down.enqueue(*self.frame).ok();
         }
@@ -313,9 +314,8 @@ impl CallTask {
                     self.session = Session::new(self.house.session_update(self.setup.language));
                 }
                 let (house, setup) = (Arc::clone(&self.house), Arc::clone(&self.setup));
-                self.pending.push(Box::pin(async move {
-                    Done::Model(Box::new(house.connect_model(setup.caller_hash).await))
-                }));
+                self.pending
+                    .push(Box::pin(async move { Done::Model(Box::new(house.connect_model(setup.caller_hash).await)) }));
             }
             Effect::Graph(action @ (Action::PreAccept | Action::Accept)) => {
                 let (house, setup) = (Arc::clone(&self.house), Arc::clone(&self.setup));
@@ -394,19 +394,22 @@ impl CallTask {
             | session::Effect::ResponseStarted => {}
             session::Effect::ResponseDone { status, code } => {
                 if let Some(code) = code {
-                    self.trouble("response", &[
-                        (Field::Reason, status.label().into()),
-                        (Field::Code, SafeName::new(code.as_str()).into()),
-                    ]);
+                    self.trouble(
+                        "response",
+                        &[(Field::Reason, status.label().into()), (Field::Code, SafeName::new(code.as_str()).into())],
+                    );
                 }
             }
             session::Effect::Odd(odd) => self.odd(&odd),
             session::Effect::Failed(failure) => {
                 metrics.model_session(failure.loss.label());
-                self.trouble("model", &[
-                    (Field::Reason, failure.loss.label().into()),
-                    (Field::Code, SafeName::new(failure.code.as_str()).into()),
-                ]);
+                self.trouble(
+                    "model",
+                    &[
+                        (Field::Reason, failure.loss.label().into()),
+                        (Field::Code, SafeName::new(failure.code.as_str()).into()),
+                    ],
+                );
                 self.link = None;
                 self.ledger.closed();
                 self.input(Input::ModelLost { refused: failure.loss == Loss::Refused });
@@ -463,10 +466,7 @@ impl CallTask {
         let after = at.mono.saturating_duration_since(self.setup.received.mono);
         self.house.metrics.stage(stage.label(), after);
         self.house.store.stage(self.setup.call_id, stage, at.wall);
-        self.event(name, at.wall, &[
-            (Field::AtMs, at.wall.as_millisecond().into()),
-            (Field::DurationMs, after.into()),
-        ]);
+        self.event(name, at.wall, &[(Field::AtMs, at.wall.as_millisecond().into()), (Field::DurationMs, after.into())]);
     }
 
     fn trouble(&mut self, stage: &'static str, values: &[(Field, LogValue)]) {
@@ -518,12 +518,16 @@ impl CallTask {
             talked,
             text: self.text.take(),
         };
-        self.event(EventName::CallEnded, ending.at, &[
-            (Field::Outcome, ending.outcome.label().into()),
-            (Field::Fault, ending.fault.label().into()),
-            (Field::Door, Door::Whatsapp.label().into()),
-            (Field::DurationMs, talked.unwrap_or_default().into()),
-        ]);
+        self.event(
+            EventName::CallEnded,
+            ending.at,
+            &[
+                (Field::Outcome, ending.outcome.label().into()),
+                (Field::Fault, ending.fault.label().into()),
+                (Field::Door, Door::Whatsapp.label().into()),
+                (Field::DurationMs, talked.unwrap_or_default().into()),
+            ],
+        );
         self.house.end_call(&self.setup, row).await;
         if owes_text {
             self.house.texts_ring.notify_one();

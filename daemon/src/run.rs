@@ -25,17 +25,17 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::ai::dialer::Dialer;
 use crate::cli::{Exit, RunArgs};
+use crate::house::House;
 use crate::http::serve::Listener;
 use crate::http::{Vitals, admin_routes, public_routes, tls, with_fallbacks};
-use crate::house::House;
 use crate::lanes::Lanes;
 use crate::obs::logging::{self, EventName, Field, SafeName, log_event};
 use crate::obs::metrics::Metrics;
+use crate::secrets::{self, Secrets};
 use crate::store::Store;
 use crate::switchboard::Switchboard;
 use crate::whatsapp::graph::{Graph, graph_error_fields};
 use crate::whatsapp::http::Webhooks;
-use crate::secrets::{self, Secrets};
 use crate::{check, clock, whatsapp};
 
 /// Longest wait for the listeners to finish running requests at the end.
@@ -275,7 +275,8 @@ fn reload(files: Option<&TlsFiles>, certificate: Option<&watch::Sender<TlsAccept
             log_event(EventName::ServiceReloaded, None, &[(Field::Stage, "certificate".into())]);
         }
         Err(_) => {
-            let values = [(Field::Stage, "certificate".into()), (Field::Reason, "unreadable, the old one stays".into())];
+            let values =
+                [(Field::Stage, "certificate".into()), (Field::Reason, "unreadable, the old one stays".into())];
             log_event(EventName::ServiceError, None, &values);
         }
     }

@@ -162,11 +162,7 @@ impl Board {
             {
                 drain.done.send(()).ok();
                 // Whoever drained is leaving; calls that still come are refused.
-                self.drain = Some(Drain {
-                    done: oneshot::channel().0,
-                    hang_up_at: drain.hang_up_at,
-                    hung_up: true,
-                });
+                self.drain = Some(Drain { done: oneshot::channel().0, hang_up_at: drain.hang_up_at, hung_up: true });
             }
         }
     }

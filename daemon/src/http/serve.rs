@@ -61,7 +61,12 @@ impl Listener {
     }
 
     /// Serves `router` until `stop` turns true; then no connection is taken and running requests are finished.
-    pub async fn serve(self, router: Router, tls: Option<watch::Receiver<TlsAcceptor>>, mut stop: watch::Receiver<bool>) {
+    pub async fn serve(
+        self,
+        router: Router,
+        tls: Option<watch::Receiver<TlsAcceptor>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -73,7 +78,11 @@ impl Listener {
                 Ok((stream, _)) => stream,
                 Err(_) => {
                     // Out of descriptors: calls that end free some; a busy loop would not.
-                    log_event(EventName::ServiceError, None, &[(Field::Stage, self.name.into()), (Field::Reason, "accept".into())]);
+                    log_event(
+                        EventName::ServiceError,
+                        None,
+                        &[(Field::Stage, self.name.into()), (Field::Reason, "accept".into())],
+                    );
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }

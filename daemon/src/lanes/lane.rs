@@ -279,11 +279,7 @@ impl Running {
             tell(&seat.events, LaneEvent::Panicked);
         }
         self.epoll.delete(&seat.socket).ok();
-        self.drains.push(Drain {
-            socket: seat.socket,
-            until: now + self.lane.port_drain,
-            cap: now + DRAIN_CAP,
-        });
+        self.drains.push(Drain { socket: seat.socket, until: now + self.lane.port_drain, cap: now + DRAIN_CAP });
         self.lane.pool.give_lane_end(index, seat.end);
     }
 

@@ -16,15 +16,15 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sauti_core::config::Media;
 use sauti_core::call::outcome::Fault;
+use sauti_core::config::Media;
 use sauti_media::webrtc::{Certificate, LegSettings, WebRtcLeg};
 use sauti_media::webrtc_sdp::SdpRefusal;
 use tokio::sync::mpsc;
 
 use bridge::Bell;
-use lane::{Command, Lane, NewLeg};
 pub use lane::LaneEvent;
+use lane::{Command, Lane, NewLeg};
 pub use leg::LegReport;
 pub use ports::PortError;
 use ports::Ports;
@@ -180,12 +180,17 @@ impl Lanes {
         let (engine, answer) = WebRtcLeg::answer(Instant::now(), offer, &settings)?;
         let leg = Leg::new(engine, self.codec).map_err(|error| OpenError::Codec(error.to_string()))?;
         let slot = self.pool.take().ok_or(OpenError::NoSlot)?;
-        let number =
-            (0..self.lanes.len()).min_by_key(|number| self.lanes[*number].reports.legs()).unwrap_or_default();
+        let number = (0..self.lanes.len()).min_by_key(|number| self.lanes[*number].reports.legs()).unwrap_or_default();
         let (events, inbox) = mpsc::channel(EVENTS);
         let index = slot.index;
-        let link =
-            CallerLink { shared: slot.task.shared(), frames: Some(slot.task), events: inbox, index, number, lanes: Arc::clone(self) };
+        let link = CallerLink {
+            shared: slot.task.shared(),
+            frames: Some(slot.task),
+            events: inbox,
+            index,
+            number,
+            lanes: Arc::clone(self),
+        };
         let new = NewLeg { index, socket, leg, end: slot.lane, events };
         if self.lanes[number].send(Command::Add(Box::new(new))) {
             Ok((link, answer))

@@ -112,7 +112,11 @@ impl Metrics {
             stages.clone(),
         );
         let webhooks = Family::<Kind, Counter>::default();
-        registry.register("webhooks", "Webhook requests and the events in them, by what became of them", webhooks.clone());
+        registry.register(
+            "webhooks",
+            "Webhook requests and the events in them, by what became of them",
+            webhooks.clone(),
+        );
         let graph = Family::<Done, Counter>::default();
         registry.register("graph_requests", "Requests to Graph, by action and result", graph.clone());
         let graph_seconds = latency_family(&SECONDS);
@@ -145,7 +149,11 @@ impl Metrics {
         let packets = Family::<Kind, Counter>::default();
         registry.register("packets", "Media packets, by what became of them", packets.clone());
         let jitter_depth = Histogram::new(DEPTH_MS);
-        registry.register("jitter_depth_ms", "Depth of the jitter buffers, once a second and call", jitter_depth.clone());
+        registry.register(
+            "jitter_depth_ms",
+            "Depth of the jitter buffers, once a second and call",
+            jitter_depth.clone(),
+        );
         let reservoir_depth = Histogram::new(RESERVOIR_SECONDS);
         registry.register_with_unit(
             "reservoir",
@@ -154,7 +162,11 @@ impl Metrics {
             reservoir_depth.clone(),
         );
         let ring_depth = latency_family(&DEPTH_FRAMES);
-        registry.register("ring_frames", "Frames in the rings between lane and call, once a second", ring_depth.clone());
+        registry.register(
+            "ring_frames",
+            "Frames in the rings between lane and call, once a second",
+            ring_depth.clone(),
+        );
         let texts = Family::<Kind, Counter>::default();
         registry.register("texts", "Text messages owed to callers, by what became of them", texts.clone());
         let tick_late = Gauge::<f64, AtomicU64>::default();
@@ -218,9 +230,7 @@ impl Metrics {
 
     /// A call ended.
     pub fn call_ended(&self, door: Door, outcome: Outcome, fault: Fault) {
-        self.ended
-            .get_or_create(&Ended { door: door.label(), outcome: outcome.label(), fault: fault.label() })
-            .inc();
+        self.ended.get_or_create(&Ended { door: door.label(), outcome: outcome.label(), fault: fault.label() }).inc();
     }
 
     /// Calls that hold a permit now.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,19 +17,17 @@ use sauti_sim::whatsapp::graph::{Graph, GraphOptions};
 use sauti_sim::whatsapp::person::{Business, Person as Identity};
 use sauti_sim::whatsapp::webhooks::{Generation, Webhooks};
 use secrecy::SecretString;
-use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::loopback::Emulators;
+use super::loopback::phones::{self, Lived, Plan};
+use super::loopback::realtime::Finished;
+use super::loopback::tally::Tally;
 use super::measure::{self, Evidence};
-use super::meta::{Meta, MetaLink};
-use super::phones::{self, Lived, Plan};
-use super::realtime::{self, Finished, Sessions};
 use super::report::CallReport;
 use super::spec::{Go, Said, Spec};
-use super::tally::Tally;
 use crate::cli::Exit;
-use crate::http::serve::Listener;
 
 /// How long the AI speaks in one go in a load run: longer than a caller's line and the pauses around it.
 const LOAD_LINE: Duration = Duration::from_secs(6);
@@ -95,8 +92,7 @@ async fn run() -> Result<(), String> {
 struct World {
     spec: Spec,
     key: BoxKey,
-    meta: MetaLink,
-    sessions: Sessions,
+    emulators: Emulators,
     tally: Arc<Tally>,
     certificate: Arc<Certificate>,
     identities: Vec<Identity>,
@@ -115,21 +111,9 @@ impl World {
         let secret = SecretString::from(spec.app_secret.clone());
         let post = PostOffice::new(business.clone(), secret, habits, spec.seed);
         let webhooks = Webhooks { business, generation: Generation::Of2026 };
-        let (meta, routes) = Meta::start(graph, post, webhooks, target);
-        let graph_listener =
-            Listener::bind("graph", (Ipv4Addr::LOCALHOST, 0).into()).await.map_err(|error| error.to_string())?;
-        let graph_address = graph_listener.address().map_err(|error| error.to_string())?;
-        let (_stop, stopped) = watch::channel(false);
-        tokio::spawn(async move {
-            let _stop = _stop;
-            graph_listener.serve(routes, None, stopped).await;
-        });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| error.to_string())?;
-        let realtime_address = listener.local_addr().map_err(|error| error.to_string())?;
         // The last caller is the latency probe.
         let identities: Vec<Identity> = (0..=spec.calls).map(Identity::numbered).collect();
         let probe = identities.last().and_then(|probe| hash(&key, probe)).unwrap_or_default();
-        let sessions = Sessions::default();
         let settings = model(&spec, speech);
         let choose = move |facts: &RequestFacts| {
             let mut settings = settings.clone();
@@ -139,14 +123,14 @@ impl World {
             settings.seed = settings.seed.wrapping_add(facts.connection);
             settings
         };
-        tokio::spawn(realtime::serve(listener, Arc::new(choose), sessions.clone()));
-        say(&Said::Listening { graph: graph_address, realtime: realtime_address });
+        let emulators = Emulators::start(graph, post, webhooks, target, Arc::new(choose)).await;
+        let emulators = emulators.map_err(|error| error.to_string())?;
+        say(&Said::Listening { graph: emulators.graph, realtime: emulators.realtime });
         let certificate = Certificate::generate().map_err(|error| error.to_string())?;
         Ok(Self {
             spec,
             key,
-            meta,
-            sessions,
+            emulators,
             tally: Arc::new(Tally::default()),
             certificate: Arc::new(certificate),
             identities,
@@ -157,7 +141,12 @@ impl World {
         let mut calls = JoinSet::new();
         for (number, identity) in self.identities.iter().enumerate() {
             let plan = self.plan(number, identity, speech);
-            calls.spawn(phones::call(plan, Arc::clone(&self.certificate), self.meta.clone(), Arc::clone(&self.tally)));
+            calls.spawn(phones::call(
+                plan,
+                Arc::clone(&self.certificate),
+                self.emulators.meta.clone(),
+                Arc::clone(&self.tally),
+            ));
         }
         let watcher = tokio::spawn(watch_calls(Arc::clone(&self.tally), self.identities.len()));
         let mut lived: Vec<Lived> = Vec::new();
@@ -171,7 +160,7 @@ impl World {
         let mut records = BTreeMap::new();
         for one in &lived {
             if let Some(wacid) = &one.wacid {
-                records.insert(one.number, self.meta.record(wacid).await);
+                records.insert(one.number, self.emulators.meta.record(wacid).await);
             }
         }
         let frames = if self.spec.record_frames { frames(&models) } else { Vec::new() };
@@ -202,10 +191,10 @@ impl World {
     /// What the sessions with the model left behind, by caller.
     async fn models(&self) -> BTreeMap<String, Finished> {
         let patience = tokio::time::Instant::now() + CLOSE_WITHIN;
-        while self.sessions.open() > 0 && tokio::time::Instant::now() < patience {
+        while self.emulators.sessions.open() > 0 && tokio::time::Instant::now() < patience {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let finished = self.sessions.take_finished();
+        let finished = self.emulators.sessions.take_finished();
         finished.into_iter().map(|finished| (finished.identifier.clone(), finished)).collect()
     }
 
@@ -219,7 +208,13 @@ impl World {
             conversation(speech, number)
         };
         let length = if probe { self.spec.probe_length() } else { self.spec.length() };
-        Plan { number: number + 1, identity: identity.clone(), script, length, dial_after: DIAL_APART * u32::try_from(number).unwrap_or(0) }
+        Plan {
+            number: number + 1,
+            identity: identity.clone(),
+            script,
+            length,
+            dial_after: DIAL_APART * u32::try_from(number).unwrap_or(0),
+        }
     }
 }
 
@@ -251,8 +246,7 @@ fn model(spec: &Spec, speech: &Speech) -> ServerSettings {
     settings.recording.client_frames = spec.record_frames;
     // Far ends that answer at once: what is measured is the box.
     settings.latency = Latency::ZERO;
-    settings.opened_at =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    settings.opened_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     settings
 }
 

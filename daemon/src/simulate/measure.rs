@@ -8,7 +8,7 @@ use sauti_sim::audio::judge::{Judge, Utterance};
 use sauti_sim::openai::Record;
 use sauti_sim::whatsapp::calls::CallRecord;
 
-use super::phones::Lived;
+use super::loopback::phones::Lived;
 use super::report::{CallReport, ConnectTimes};
 
 /// What a report is made of.
@@ -65,7 +65,9 @@ pub(super) fn report(judge: &mut Judge, evidence: &Evidence<'_>) -> CallReport {
         return report;
     };
     report.items = model.spoken.len();
-    report.objections.extend(model.client_faults.iter().map(|fault| format!("model: {:?} {}", fault.kind, fault.detail)));
+    report
+        .objections
+        .extend(model.client_faults.iter().map(|fault| format!("model: {:?} {}", fault.kind, fault.detail)));
     if evidence.probe {
         chirps(&mut report, lived, model, evidence.echo_delay);
     } else {
@@ -84,9 +86,8 @@ fn content(judge: &mut Judge, report: &mut CallReport, lived: &Lived, model: &Re
         .map(|item| {
             let sent = item.samples.get(..item.samples_sent.min(item.samples.len())).unwrap_or_default();
             let mut utterance = Utterance::new(sent);
-            utterance.truncated_at = item
-                .truncated_at_ms
-                .and_then(|at| usize::try_from(at * u64::from(SAMPLE_RATE) / 1_000).ok());
+            utterance.truncated_at =
+                item.truncated_at_ms.and_then(|at| usize::try_from(at * u64::from(SAMPLE_RATE) / 1_000).ok());
             utterance
         })
         .collect();
@@ -115,8 +116,7 @@ fn places(samples: &[i16], early: u64) -> Vec<usize> {
 fn chirps(report: &mut CallReport, lived: &Lived, model: &Record, echo_delay: Duration) {
     // The encoder's look-ahead (RFC 7845 §4.2): a packet holds what its decoder gives out so much later.
     let heard = places(&lived.person.heard, OPUS_DELAY_SAMPLES);
-    let mut deltas: Vec<Instant> =
-        model.spoken.iter().flat_map(|item| item.deltas.iter().map(|(at, _)| *at)).collect();
+    let mut deltas: Vec<Instant> = model.spoken.iter().flat_map(|item| item.deltas.iter().map(|(at, _)| *at)).collect();
     deltas.sort_unstable();
     let mut chirps = lived.person.said.iter().peekable();
     for place in places(&model.appended, 0) {
@@ -147,7 +147,7 @@ fn arrival(lived: &Lived, sample: usize) -> Option<Instant> {
 }
 
 fn longest_gap(arrivals: &[(Instant, usize)]) -> f64 {
-    let gap = arrivals.iter().zip(arrivals.iter().skip(1)).map(|((a, _), (b, _))| b.saturating_duration_since(*a)).max();
+    let gap =
+        arrivals.iter().zip(arrivals.iter().skip(1)).map(|((a, _), (b, _))| b.saturating_duration_since(*a)).max();
     ms(gap.unwrap_or_default())
 }
-

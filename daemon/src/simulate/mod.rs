@@ -5,14 +5,11 @@
 
 mod daemon;
 pub(crate) mod far_ends;
+pub mod loopback;
 mod measure;
-mod meta;
-mod phones;
 mod process;
-mod realtime;
 mod report;
 mod spec;
-mod tally;
 
 use std::io::{IsTerminal, Write};
 use std::process::Stdio;
@@ -57,11 +54,7 @@ pub fn far_ends_command() -> Exit {
 }
 
 fn show(args: &SimulateArgs, report: &Report) -> Exit {
-    let text = if args.json {
-        serde_json::to_string_pretty(report).unwrap_or_default() + "\n"
-    } else {
-        report.table()
-    };
+    let text = if args.json { serde_json::to_string_pretty(report).unwrap_or_default() + "\n" } else { report.table() };
     std::io::stdout().lock().write_all(text.as_bytes()).ok();
     if report.is_good() { Exit::Fine } else { Exit::Failed }
 }
@@ -246,4 +239,3 @@ impl Progress {
         }
     }
 }
-

@@ -36,7 +36,9 @@ fn rss_mib(status: &str) -> Option<f64> {
 pub(super) fn cpu_model() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|line| line.starts_with("model name") || line.starts_with("Hardware"));
-    model.and_then(|line| line.split_once(':')).map_or_else(|| "unknown CPU".to_owned(), |(_, name)| name.trim().to_owned())
+    model
+        .and_then(|line| line.split_once(':'))
+        .map_or_else(|| "unknown CPU".to_owned(), |(_, name)| name.trim().to_owned())
 }
 
 /// Load average of one minute.

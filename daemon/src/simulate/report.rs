@@ -287,7 +287,12 @@ impl Report {
             ms(connect.first_packet),
             ms(connect.first_audible)
         ));
-        line(format!("added       up {} · down {} · barge-in {}", ms(summary.up_ms), ms(summary.down_ms), ms(summary.barge_in_ms)));
+        line(format!(
+            "added       up {} · down {} · barge-in {}",
+            ms(summary.up_ms),
+            ms(summary.down_ms),
+            ms(summary.barge_in_ms)
+        ));
         line(format!(
             "heard       up {} · down {} (lowest {} · {}) · lost frames {} · AI spoke {:.0} % of the time",
             percent(summary.heard_up),

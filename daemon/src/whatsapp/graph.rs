@@ -59,7 +59,13 @@ impl Graph {
     ///
     /// # Errors
     /// The last error, once no retry is left; [`GraphError::verdict`] says what it means for the call.
-    pub async fn act(&self, action: Action, wacid: &Pii, answer: Option<&Pii>, opaque: Option<&Opaque>) -> Result<(), GraphError> {
+    pub async fn act(
+        &self,
+        action: Action,
+        wacid: &Pii,
+        answer: Option<&Pii>,
+        opaque: Option<&Opaque>,
+    ) -> Result<(), GraphError> {
         let empty = Pii::default();
         let answer = answer.unwrap_or(&empty);
         let request = match action {

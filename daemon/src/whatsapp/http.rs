@@ -52,10 +52,7 @@ pub fn routes(webhooks: Arc<Webhooks>) -> Router {
         .with_state(webhooks)
 }
 
-async fn verify(
-    State(webhooks): State<Arc<Webhooks>>,
-    Query(query): Query<Vec<(String, String)>>,
-) -> Response {
+async fn verify(State(webhooks): State<Arc<Webhooks>>, Query(query): Query<Vec<(String, String)>>) -> Response {
     let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let asked =
         Verification { mode: value("hub.mode"), token: value("hub.verify_token"), challenge: value("hub.challenge") };

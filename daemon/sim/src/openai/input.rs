@@ -328,7 +328,7 @@ impl RealtimeServer {
 
 /// Transcription is billed by tokens or by length, depending on the model; clients must take both shapes.
 fn transcription_usage(model: &str, text: &str, ms: u64) -> Value {
-    if model.contains("whisper") || model.contains("live") {
+    if model.contains("whisper") || model.contains("live") || model == "gpt-transcribe" {
         // Tenths of a second are exact enough for a bill and need no rounding of floats.
         let tenths = u32::try_from(ms.div_ceil(100)).unwrap_or(u32::MAX);
         return json!({"type": "duration", "seconds": f64::from(tenths) / 10.0});

@@ -25,30 +25,30 @@ const DATAGRAM: usize = 2048;
 const DEAD_V6: &str = "[2001:db8::3480]:3480";
 
 /// What a phone is to do.
-pub(super) struct Plan {
-    pub(super) number: usize,
-    pub(super) identity: Identity,
-    pub(super) script: Vec<Step>,
+pub struct Plan {
+    pub number: usize,
+    pub identity: Identity,
+    pub script: Vec<Step>,
     /// Longest time in conversation.
-    pub(super) length: Duration,
+    pub length: Duration,
     /// When it dials, after the start.
-    pub(super) dial_after: Duration,
+    pub dial_after: Duration,
 }
 
 /// What a call left behind at the phone.
-pub(super) struct Lived {
-    pub(super) number: usize,
-    pub(super) identity: Identity,
-    pub(super) wacid: Option<Pii>,
-    pub(super) dialled: Option<Instant>,
-    pub(super) posted: Option<Instant>,
-    pub(super) answered: Option<Instant>,
-    pub(super) connected: Option<Instant>,
-    pub(super) accepted: Option<Instant>,
-    pub(super) over: Option<Cause>,
-    pub(super) person: Person,
-    pub(super) ear: Ear,
-    pub(super) trouble: Option<String>,
+pub struct Lived {
+    pub number: usize,
+    pub identity: Identity,
+    pub wacid: Option<Pii>,
+    pub dialled: Option<Instant>,
+    pub posted: Option<Instant>,
+    pub answered: Option<Instant>,
+    pub connected: Option<Instant>,
+    pub accepted: Option<Instant>,
+    pub over: Option<Cause>,
+    pub person: Person,
+    pub ear: Ear,
+    pub trouble: Option<String>,
 }
 
 impl Lived {
@@ -71,7 +71,7 @@ impl Lived {
 }
 
 /// Lives through one call.
-pub(super) async fn call(plan: Plan, certificate: Arc<Certificate>, meta: MetaLink, tally: Arc<Tally>) -> Lived {
+pub async fn call(plan: Plan, certificate: Arc<Certificate>, meta: MetaLink, tally: Arc<Tally>) -> Lived {
     let mut lived = Lived::new(&plan);
     tokio::time::sleep(plan.dial_after).await;
     if let Err(trouble) = dial(plan, &certificate, &meta, &tally, &mut lived).await {

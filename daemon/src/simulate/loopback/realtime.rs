@@ -21,20 +21,20 @@ const MAX_MESSAGE: usize = 24 * 1024 * 1024;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Settings for a connection, by what its request says.
-pub(super) type Choose = dyn Fn(&RequestFacts) -> ServerSettings + Send + Sync;
+pub type Choose = dyn Fn(&RequestFacts) -> ServerSettings + Send + Sync;
 
 /// What a connection left behind.
 #[derive(Debug, Clone)]
-pub(super) struct Finished {
+pub struct Finished {
     /// The `OpenAI-Safety-Identifier` of its request.
-    pub(super) identifier: String,
+    pub identifier: String,
     /// Audio, instants, faults.
-    pub(super) record: Arc<Record>,
+    pub record: Arc<Record>,
 }
 
 /// All connections that have ended, and how many are open.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sessions(Arc<Mutex<Table>>);
+pub struct Sessions(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -48,18 +48,18 @@ impl Sessions {
     }
 
     /// Connections that are open now.
-    pub(super) fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.with(|table| table.open.len())
     }
 
     /// What the ended connections left behind; each is handed out once.
-    pub(super) fn take_finished(&self) -> Vec<Finished> {
+    pub fn take_finished(&self) -> Vec<Finished> {
         self.with(|table| std::mem::take(&mut table.finished))
     }
 }
 
 /// Serves connections until the listener's task is dropped.
-pub(super) async fn serve(listener: TcpListener, choose: Arc<Choose>, sessions: Sessions) {
+pub async fn serve(listener: TcpListener, choose: Arc<Choose>, sessions: Sessions) {
     let mut number = 0;
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
@@ -79,8 +79,8 @@ async fn connection(stream: TcpStream, number: u64, choose: Arc<Choose>, session
         if let Handshake::Refuse { status, body } = &verdict {
             return Err(refusal(*status, body));
         }
-        if let Handshake::Accept { subprotocol: Some(name) } | Handshake::AcceptThenClose { subprotocol: Some(name), .. } =
-            &verdict
+        if let Handshake::Accept { subprotocol: Some(name) }
+        | Handshake::AcceptThenClose { subprotocol: Some(name), .. } = &verdict
             && let Ok(name) = HeaderValue::from_str(name)
         {
             response.headers_mut().insert("sec-websocket-protocol", name);

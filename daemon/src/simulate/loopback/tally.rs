@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 /// Counts over all phones.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     rang: AtomicUsize,
     talked: AtomicUsize,
     over: AtomicUsize,
@@ -20,30 +20,30 @@ impl Tally {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn ringing(&self) {
+    pub fn ringing(&self) {
         self.count(&self.rang);
     }
 
-    pub(super) fn talking(&self) {
+    pub fn talking(&self) {
         self.count(&self.talked);
     }
 
-    pub(super) fn hanging_up(&self) {
+    pub fn hanging_up(&self) {
         self.count(&self.hanging_up);
     }
 
-    pub(super) fn over(&self) {
+    pub fn over(&self) {
         self.count(&self.over);
     }
 
     /// Ringing, talking and finished calls of this moment.
-    pub(super) fn now(&self) -> (usize, usize, usize) {
+    pub fn now(&self) -> (usize, usize, usize) {
         let [rang, talked, over] = [&self.rang, &self.talked, &self.over].map(|count| count.load(Ordering::Relaxed));
         (rang.saturating_sub(talked), talked.saturating_sub(over), over)
     }
 
     /// Waits until so many calls are in conversation, or one has ended.
-    pub(super) async fn all_up(&self, calls: usize) {
+    pub async fn all_up(&self, calls: usize) {
         self.until(|| {
             self.talked.load(Ordering::Relaxed) >= calls
                 || self.over.load(Ordering::Relaxed) + self.hanging_up.load(Ordering::Relaxed) > 0
@@ -52,7 +52,7 @@ impl Tally {
     }
 
     /// Waits until somebody hangs up or a call has ended.
-    pub(super) async fn somebody_leaves(&self) {
+    pub async fn somebody_leaves(&self) {
         self.until(|| self.over.load(Ordering::Relaxed) + self.hanging_up.load(Ordering::Relaxed) > 0).await;
     }
 

@@ -29,11 +29,11 @@ const INBOX: usize = 4096;
 /// Messages waiting for a phone.
 const PHONE_INBOX: usize = 64;
 /// Media is reported to Graph this often at most: it only watches for silence of many seconds.
-pub(super) const MEDIA_EVERY: Duration = Duration::from_secs(1);
+pub const MEDIA_EVERY: Duration = Duration::from_secs(1);
 
 /// What a phone is told.
 #[derive(Debug, Clone)]
-pub(super) enum ToPhone {
+pub enum ToPhone {
     /// The answer reached the relay.
     Answer(Pii),
     /// The call is open.
@@ -43,9 +43,15 @@ pub(super) enum ToPhone {
 }
 
 /// What Meta is told.
-pub(super) enum ToMeta {
+pub enum ToMeta {
     /// The daemon asks Graph.
-    Request { method: String, path: String, authorization: Option<String>, body: Bytes, reply: oneshot::Sender<Option<HttpReply>> },
+    Request {
+        method: String,
+        path: String,
+        authorization: Option<String>,
+        body: Bytes,
+        reply: oneshot::Sender<Option<HttpReply>>,
+    },
     /// Somebody calls; the answer is the call's id and what the phone will be told.
     Ring { person: Box<Person>, offer: Pii, reply: oneshot::Sender<Option<Line>> },
     /// Media of the daemon arrived at a phone.
@@ -62,16 +68,16 @@ pub(super) enum ToMeta {
 
 /// A ringing line.
 #[derive(Debug)]
-pub(super) struct Line {
-    pub(super) wacid: Pii,
-    pub(super) news: mpsc::Receiver<ToPhone>,
+pub struct Line {
+    pub wacid: Pii,
+    pub news: mpsc::Receiver<ToPhone>,
     /// When the connect webhook's first delivery began; filled in later.
-    pub(super) posted: oneshot::Receiver<Instant>,
+    pub posted: oneshot::Receiver<Instant>,
 }
 
 /// The way to Meta.
 #[derive(Debug, Clone)]
-pub(super) struct MetaLink(mpsc::Sender<ToMeta>);
+pub struct MetaLink(mpsc::Sender<ToMeta>);
 
 impl std::fmt::Debug for ToMeta {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -80,27 +86,27 @@ impl std::fmt::Debug for ToMeta {
 }
 
 impl MetaLink {
-    pub(super) async fn ring(&self, person: Person, offer: Pii) -> Option<Line> {
+    pub async fn ring(&self, person: Person, offer: Pii) -> Option<Line> {
         let (reply, answer) = oneshot::channel();
         self.0.send(ToMeta::Ring { person: Box::new(person), offer, reply }).await.ok()?;
         answer.await.ok().flatten()
     }
 
-    pub(super) async fn media(&self, wacid: &Pii) {
+    pub async fn media(&self, wacid: &Pii) {
         self.0.send(ToMeta::Media(wacid.clone())).await.ok();
     }
 
-    pub(super) async fn hung_up(&self, wacid: &Pii) {
+    pub async fn hung_up(&self, wacid: &Pii) {
         self.0.send(ToMeta::HungUp(wacid.clone())).await.ok();
     }
 
-    pub(super) async fn record(&self, wacid: &Pii) -> Option<Box<CallRecord>> {
+    pub async fn record(&self, wacid: &Pii) -> Option<Box<CallRecord>> {
         let (reply, answer) = oneshot::channel();
         self.0.send(ToMeta::Record { wacid: wacid.clone(), reply }).await.ok()?;
         answer.await.ok().flatten()
     }
 
-    pub(super) async fn texts(&self) -> Vec<SentText> {
+    pub async fn texts(&self) -> Vec<SentText> {
         let (reply, answer) = oneshot::channel();
         self.0.send(ToMeta::Texts(reply)).await.ok();
         answer.await.unwrap_or_default()
@@ -115,7 +121,7 @@ struct Ringing {
 }
 
 /// The task's state.
-pub(super) struct Meta {
+pub struct Meta {
     graph: Graph,
     post: PostOffice,
     webhooks: Webhooks,
@@ -133,14 +139,20 @@ fn now() -> Now {
 
 impl Meta {
     /// Starts the task; webhooks go to `target`. Returns the way to it and Graph's routes.
-    pub(super) fn start(graph: Graph, post: PostOffice, webhooks: Webhooks, target: oneshot::Receiver<String>) -> (MetaLink, Router) {
+    pub fn start(
+        graph: Graph,
+        post: PostOffice,
+        webhooks: Webhooks,
+        target: oneshot::Receiver<String>,
+    ) -> (MetaLink, Router) {
         let (link, inbox) = mpsc::channel(INBOX);
         let own = link.clone();
         tokio::spawn(async move {
             let Ok(target) = target.await else { return };
             let http = reqwest::Client::builder().no_proxy().timeout(CLIENT_TIMEOUT).build();
             let Ok(http) = http else { return };
-            let meta = Self { graph, post, webhooks, target, http, link: own, calls: BTreeMap::new(), unposted: Vec::new() };
+            let meta =
+                Self { graph, post, webhooks, target, http, link: own, calls: BTreeMap::new(), unposted: Vec::new() };
             meta.run(inbox).await;
         });
         let routes = Router::new().fallback(ask).with_state(MetaLink(link.clone()));
@@ -170,7 +182,8 @@ impl Meta {
     fn take(&mut self, message: ToMeta, effects: &mut Vec<GraphEffect>) {
         match message {
             ToMeta::Request { method, path, authorization, body, reply } => {
-                let request = HttpRequest { method: &method, path: &path, authorization: authorization.as_deref(), body: &body };
+                let request =
+                    HttpRequest { method: &method, path: &path, authorization: authorization.as_deref(), body: &body };
                 reply.send(self.graph.handle(now(), request, effects)).ok();
             }
             ToMeta::Ring { person, offer, reply } => {
@@ -223,8 +236,14 @@ impl Meta {
             }
             GraphEffect::TextTaken { id, opaque, .. } => {
                 if let Some(call) = self.calls.values().next() {
-                    let change =
-                        self.webhooks.message_status(Timestamp::now(), &id, &call.person, "sent", opaque.as_deref(), None);
+                    let change = self.webhooks.message_status(
+                        Timestamp::now(),
+                        &id,
+                        &call.person,
+                        "sent",
+                        opaque.as_deref(),
+                        None,
+                    );
                     self.post.post(Instant::now(), change);
                 }
             }
@@ -274,7 +293,8 @@ async fn ask(State(meta): State<MetaLink>, request: Request<Body>) -> Response {
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let authorization =
+        head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let path = head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string);
     let (reply, answer) = oneshot::channel();
     let message = ToMeta::Request { method: head.method.to_string(), path, authorization, body, reply };
@@ -292,4 +312,3 @@ async fn ask(State(meta): State<MetaLink>, request: Request<Body>) -> Response {
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
-
