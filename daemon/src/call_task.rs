@@ -496,7 +496,7 @@ impl CallTask {
             tokio::spawn(link.close(CLOSE_WITHIN));
         }
         self.ledger.closed();
-        let ending = self.ending.take().unwrap_or(Ending {
+        let ending = self.ending.take().unwrap_or_else(|| Ending {
             outcome: Outcome::Internal,
             fault: Fault::Box,
             at: Timestamp::now(),

@@ -74,18 +74,12 @@ impl Listener {
                 accepted = self.listener.accept() => accepted,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(_) => {
-                    // Out of descriptors: calls that end free some; a busy loop would not.
-                    log_event(
-                        EventName::ServiceError,
-                        None,
-                        &[(Field::Stage, self.name.into()), (Field::Reason, "accept".into())],
-                    );
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
+            let Ok((stream, _)) = accepted else {
+                // Out of descriptors: calls that end free some; a busy loop would not.
+                let values = [(Field::Stage, self.name.into()), (Field::Reason, "accept".into())];
+                log_event(EventName::ServiceError, None, &values);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
             };
             let router = router.clone();
             let acceptor = tls.as_ref().map(|tls| tls.borrow().clone());

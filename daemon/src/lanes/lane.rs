@@ -40,7 +40,7 @@ const COMMAND_TOKEN: u64 = u64::MAX - 1;
 
 /// What a call task tells its lane.
 #[derive(Debug)]
-pub enum Command {
+pub(super) enum Command {
     /// Take over a leg.
     Add(Box<NewLeg>),
     /// Start to send frames: Graph has taken the accept.
@@ -55,7 +55,7 @@ pub enum Command {
 
 /// A leg on its way to the lane.
 #[derive(Debug)]
-pub struct NewLeg {
+pub(super) struct NewLeg {
     /// Slot number, the leg's name on this lane.
     pub index: usize,
     /// Its own socket.
@@ -70,6 +70,7 @@ pub struct NewLeg {
 
 /// What a lane tells a call task.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "the report comes once a second; boxing it would allocate on the lane")]
 pub enum LaneEvent {
     /// ICE and DTLS are up.
     Up,
@@ -89,7 +90,6 @@ pub enum LaneEvent {
 
 /// One call on the lane.
 struct Seat {
-    index: usize,
     phase: u32,
     socket: UdpSocket,
     leg: Leg,
@@ -239,7 +239,6 @@ impl Running {
         let index = new.index;
         self.epoll.add(&new.socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
         let mut seat = Seat {
-            index,
             phase,
             socket: new.socket,
             leg: new.leg,

@@ -67,7 +67,7 @@ impl LegReport {
 
 /// One leg.
 #[derive(Debug)]
-pub struct Leg {
+pub(super) struct Leg {
     engine: WebRtcLeg,
     audio: CallerAudio,
     opus: u8,

@@ -281,6 +281,7 @@ impl CallerLink {
 
 /// What [`CallerLink::next`] came back for.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "the report comes once a second; boxing it would allocate on the lane")]
 pub enum LinkNews {
     /// The lane said something; `None` when the leg is gone.
     Event(Option<LaneEvent>),

@@ -12,7 +12,7 @@ const RECEIVE_BUFFER: usize = 128 * 1024;
 
 /// Hands out sockets on the configured ports.
 #[derive(Debug)]
-pub struct Ports {
+pub(super) struct Ports {
     bind: IpAddr,
     first: u16,
     count: u32,
@@ -45,7 +45,7 @@ pub enum PortError {
 impl Ports {
     /// Ports `first..=last` on `bind`.
     #[must_use]
-    pub fn new(bind: IpAddr, (first, last): (u16, u16)) -> Self {
+    pub(super) fn new(bind: IpAddr, (first, last): (u16, u16)) -> Self {
         Self { bind, first, count: u32::from(last.saturating_sub(first)) + 1, next: AtomicU32::new(0) }
     }
 
@@ -53,7 +53,7 @@ impl Ports {
     ///
     /// # Errors
     /// The range is exhausted, or the address is not this machine's.
-    pub fn bind(&self) -> Result<(UdpSocket, SocketAddr), PortError> {
+    pub(super) fn bind(&self) -> Result<(UdpSocket, SocketAddr), PortError> {
         for _ in 0..self.count {
             let step = self.next.fetch_add(1, Ordering::Relaxed) % self.count;
             let port = u16::try_from(u32::from(self.first) + step).unwrap_or(self.first);
@@ -84,7 +84,7 @@ impl Ports {
 ///
 /// # Errors
 /// The interfaces cannot be listed.
-pub fn advertised(bind: IpAddr, advertise: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
+pub(super) fn advertised(bind: IpAddr, advertise: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
     if !advertise.is_empty() {
         return Ok(advertise.to_vec());
     }

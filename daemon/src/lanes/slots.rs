@@ -13,9 +13,9 @@ use heapless::spsc::{Consumer, Producer, Queue};
 use sauti_core::media::frame::Frame;
 
 /// Frames towards the model: a call task that is 320 ms late has lost its call anyway.
-pub const UP_FRAMES: usize = 16;
+pub(super) const UP_FRAMES: usize = 16;
 /// Frames towards the caller: after a flush the ring may still hold [`DOWN_TARGET`] stale frames beside as many new ones.
-pub const DOWN_FRAMES: usize = 24;
+pub(super) const DOWN_FRAMES: usize = 24;
 /// How much the task keeps in front of the lane: 200 ms, so that a busy runtime is not heard.
 pub const DOWN_TARGET: usize = 10;
 
@@ -25,7 +25,7 @@ const _: () = assert!(SLOT_BYTES <= 40 * 1024, "100 calls must fit into 4 MiB of
 
 /// What both sides see of a slot.
 #[derive(Debug, Default)]
-pub struct Shared {
+pub(super) struct Shared {
     epoch: AtomicU32,
     consumed: AtomicU64,
     pending: AtomicBool,
@@ -51,7 +51,7 @@ impl Shared {
 }
 
 /// The lane's ends of a slot.
-pub struct LaneEnd {
+pub(super) struct LaneEnd {
     /// Towards the model.
     pub up: Producer<'static, Frame>,
     /// Towards the caller.
@@ -67,7 +67,7 @@ impl std::fmt::Debug for LaneEnd {
 
 impl LaneEnd {
     /// Takes the next frame of the current epoch; frames of epochs that are over are dropped.
-    pub fn next_frame(&mut self) -> Option<Frame> {
+    pub(super) fn next_frame(&mut self) -> Option<Frame> {
         let epoch = self.shared.epoch.load(Ordering::Acquire);
         while let Some(frame) = self.down.dequeue() {
             if frame.epoch == epoch {
@@ -78,20 +78,20 @@ impl LaneEnd {
     }
 
     /// Notes that one more frame of `epoch` left on the wire.
-    pub fn count_consumed(&self, epoch: u32) {
+    pub(super) fn count_consumed(&self, epoch: u32) {
         let (current, frames) = unpack(self.shared.consumed.load(Ordering::Relaxed));
         let frames = if current == epoch { frames.wrapping_add(1) } else { 1 };
         self.shared.consumed.store(pack(epoch, frames), Ordering::Release);
     }
 
     /// Marks the slot so that the bridge wakes the call task.
-    pub fn mark(&self) {
+    pub(super) fn mark(&self) {
         self.shared.pending.store(true, Ordering::Release);
     }
 
     /// Frames waiting in both rings, for the gauges: (up, down).
     #[must_use]
-    pub fn depth(&self) -> (usize, usize) {
+    pub(super) fn depth(&self) -> (usize, usize) {
         (self.up.len(), self.down.len())
     }
 }
@@ -140,7 +140,7 @@ const fn unpack(word: u64) -> (u32, u32) {
 
 /// All slots of the box.
 #[derive(Debug)]
-pub struct Pool {
+pub(super) struct Pool {
     shared: Vec<&'static Shared>,
     lane_ends: Mutex<Vec<(usize, LaneEnd)>>,
     task_ends: Mutex<Vec<(usize, TaskEnd)>>,
@@ -148,7 +148,7 @@ pub struct Pool {
 
 /// One slot, taken from the pool; its ends go to the lane and to the call task.
 #[derive(Debug)]
-pub struct Slot {
+pub(super) struct Slot {
     /// Place in the pool.
     pub index: usize,
     /// For the lane.
@@ -160,7 +160,7 @@ pub struct Slot {
 impl Pool {
     /// Makes `calls` slots. They live as long as the process: this is the one place that leaks, on purpose and once.
     #[must_use]
-    pub fn new(calls: usize) -> Self {
+    pub(super) fn new(calls: usize) -> Self {
         let mut shared = Vec::with_capacity(calls);
         let mut lane_ends = Vec::with_capacity(calls);
         let mut task_ends = Vec::with_capacity(calls);
@@ -179,7 +179,7 @@ impl Pool {
 
     /// Takes a slot that both sides have given back; `None` when there is none.
     #[must_use]
-    pub fn take(&self) -> Option<Slot> {
+    pub(super) fn take(&self) -> Option<Slot> {
         let mut lanes = lock(&self.lane_ends);
         let mut tasks = lock(&self.task_ends);
         let (at, place) = lanes
@@ -198,18 +198,18 @@ impl Pool {
     }
 
     /// Takes the lane's ends back.
-    pub fn give_lane_end(&self, index: usize, end: LaneEnd) {
+    pub(super) fn give_lane_end(&self, index: usize, end: LaneEnd) {
         lock(&self.lane_ends).push((index, end));
     }
 
     /// Takes the call task's ends back.
-    pub fn give_task_end(&self, index: usize, end: TaskEnd) {
+    pub(super) fn give_task_end(&self, index: usize, end: TaskEnd) {
         lock(&self.task_ends).push((index, end));
     }
 
     /// Slots that are not whole in the pool.
     #[must_use]
-    pub fn in_use(&self) -> usize {
+    pub(super) fn in_use(&self) -> usize {
         self.shared.len() - lock(&self.lane_ends).len().min(lock(&self.task_ends).len())
     }
 

@@ -37,11 +37,10 @@ impl Lateness {
 
 /// The published figures of one lane.
 #[derive(Debug, Default)]
-pub struct LaneReport {
+pub(super) struct LaneReport {
     late_p99_us: AtomicU64,
     legs: AtomicUsize,
     drains: AtomicUsize,
-    ticks: AtomicU64,
 }
 
 impl LaneReport {
@@ -54,32 +53,25 @@ impl LaneReport {
         }
         let micros = u64::try_from(lateness.p99().as_micros()).unwrap_or(u64::MAX);
         self.late_p99_us.store(micros, Ordering::Relaxed);
-        self.ticks.fetch_add(u64::from(lateness.total), Ordering::Relaxed);
         *lateness = Lateness { published: Some(now), ..Lateness::default() };
     }
 
     /// 99th percentile of the tick lateness over the last full second, as the upper edge of its class.
     #[must_use]
-    pub fn late_p99(&self) -> Duration {
+    pub(super) fn late_p99(&self) -> Duration {
         Duration::from_micros(self.late_p99_us.load(Ordering::Relaxed))
     }
 
     /// Legs on the lane.
     #[must_use]
-    pub fn legs(&self) -> usize {
+    pub(super) fn legs(&self) -> usize {
         self.legs.load(Ordering::Relaxed)
     }
 
     /// Sockets of closed calls that still drain.
     #[must_use]
-    pub fn drains(&self) -> usize {
+    pub(super) fn drains(&self) -> usize {
         self.drains.load(Ordering::Relaxed)
-    }
-
-    /// Ticks so far.
-    #[must_use]
-    pub fn ticks(&self) -> u64 {
-        self.ticks.load(Ordering::Relaxed)
     }
 }
 

@@ -70,13 +70,10 @@ impl Daemon {
         let stderr = child.stderr.take().ok_or("the daemon has no stderr")?;
         let (ready_tx, ready) = tokio::sync::oneshot::channel();
         let log = tokio::spawn(follow(stderr, ready_tx, log_file()));
-        let public = match tokio::time::timeout(READY_WITHIN, ready).await {
-            Ok(Ok(public)) => public,
-            _ => {
-                child.start_kill().ok();
-                let said = log.await.unwrap_or_default().join("\n");
-                return Err(format!("the daemon did not start; it said:\n{said}"));
-            }
+        let Ok(Ok(public)) = tokio::time::timeout(READY_WITHIN, ready).await else {
+            child.start_kill().ok();
+            let said = log.await.unwrap_or_default().join("\n");
+            return Err(format!("the daemon did not start; it said:\n{said}"));
         };
         Ok(Self { child, public, folder, log })
     }

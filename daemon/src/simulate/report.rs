@@ -1,7 +1,5 @@
 //! What a simulation found, and whether that is what was expected: figures as the contract defines them (§7).
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 
 /// Content that has to arrive, in percent of what was sent; CI gates on content, not on time.
@@ -322,7 +320,7 @@ impl Report {
             line(format!("FAILED      {failure}"));
         }
         let verdict = if self.is_good() { "every call met its expectations" } else { "expectations were not met" };
-        let _ = write!(out, "\n{} calls, {} failed: {verdict}\n", summary.calls, summary.failed);
+        line(format!("\n{} calls, {} failed: {verdict}", summary.calls, summary.failed));
         out
     }
 }

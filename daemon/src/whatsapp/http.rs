@@ -104,23 +104,19 @@ async fn read(body: Body) -> Result<Bytes, Response> {
 /// Persists every event of a body and hands the new ones on, in the order of the body.
 async fn handle(webhooks: Arc<Webhooks>, received: Now, body: Bytes) {
     let metrics = &webhooks.metrics;
-    let parsed = match webhook::parse(&body, &webhooks.config.phone_number_id) {
-        Ok(parsed) => parsed,
-        Err(_) => {
-            // Signed and yet no payload: acknowledged, or Meta would send it for a week.
-            metrics.webhook("malformed");
-            return;
-        }
+    let Ok(parsed) = webhook::parse(&body, &webhooks.config.phone_number_id) else {
+        // Signed and yet no payload: acknowledged, or Meta would send it for a week.
+        metrics.webhook("malformed");
+        return;
     };
     for (kind, count) in parsed.oddities.counts() {
         for _ in 0..count {
             metrics.webhook(kind);
         }
     }
-    let seen = parsed.events.iter().map(|event| persist(&webhooks, event, received));
-    let verdicts = futures_util::future::join_all(seen).await;
-    for (event, fresh) in parsed.events.into_iter().zip(verdicts) {
-        if fresh {
+    let mut fresh = persist(&webhooks, &parsed.events, received).await.into_iter();
+    for event in parsed.events {
+        if event.wacid().is_none() || fresh.next().unwrap_or(true) {
             webhooks.switchboard.tell(News { event, received }).await;
         } else {
             metrics.webhook("duplicate");
@@ -128,15 +124,20 @@ async fn handle(webhooks: Arc<Webhooks>, received: Now, body: Bytes) {
     }
 }
 
-/// True when the event was not seen before. A ledger that fails lets it pass: a caller is waiting, and the
-/// switchboard knows its own live calls.
-async fn persist(webhooks: &Webhooks, event: &WebhookEvent, received: Now) -> bool {
-    let Some(key) = event.key(&webhooks.key) else { return true };
-    match webhooks.store.seen(key.call, &key.event, received.wall).await {
-        Ok(seen) => seen == Seen::New,
+/// Which events were not seen before, for those that are about a call, in their order and in one transaction.
+///
+/// A ledger that fails lets them pass: a caller is waiting, and the switchboard knows its own live calls.
+async fn persist(webhooks: &Webhooks, events: &[WebhookEvent], received: Now) -> Vec<bool> {
+    let keys: Vec<_> =
+        events.iter().filter_map(|event| event.key(&webhooks.key)).map(|key| (key.call, key.event)).collect();
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    match webhooks.store.seen_all(keys, received.wall).await {
+        Ok(verdicts) => verdicts.into_iter().map(|seen| seen == Seen::New).collect(),
         Err(_) => {
             webhooks.metrics.webhook("not_persisted");
-            true
+            Vec::new()
         }
     }
 }

@@ -238,7 +238,8 @@ impl Phone {
             self.ear.odd += 1;
             return;
         };
-        self.expected = Some(timestamp.wrapping_add(u32::try_from(count).unwrap_or(0) * TICKS_PER_SAMPLE.unsigned_abs()));
+        self.expected =
+            Some(timestamp.wrapping_add(u32::try_from(count).unwrap_or(0) * TICKS_PER_SAMPLE.unsigned_abs()));
         self.ear.arrivals.push((now, self.person.heard.len()));
         for frame in self.samples[..count].as_chunks::<FRAME_SAMPLES>().0 {
             self.person.hear(now, Some(frame));

@@ -72,6 +72,7 @@ pub async fn serve(listener: TcpListener, choose: Arc<Choose>, sessions: Session
 async fn connection(stream: TcpStream, number: u64, choose: Arc<Choose>, sessions: Sessions) {
     stream.set_nodelay(true).ok();
     let mut chosen = None;
+    #[expect(clippy::result_large_err, reason = "tungstenite's own type for a refused handshake")]
     let decide = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
         let facts = facts(request, number);
         let settings = choose(&facts);
