@@ -1,0 +1,158 @@
+//! The papers against the program: commands parse, the configuration is sound, named files exist, no metric, event or
+//! outcome is missing.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+
+const PAPERS: [&str; 5] = ["README.md", "CONTRIBUTING.md", "daemon/ARCHITECTURE.md", "tests/README.md", "CHANGELOG.md"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The papers that are checked: the fixed ones and every decision.
+fn papers() -> Vec<String> {
+    let decisions = fs::read_dir(root().join("daemon/decisions")).expect("the folder of decisions");
+    let decisions =
+        decisions.map(|file| format!("daemon/decisions/{}", file.expect("its entries").file_name().display()));
+    PAPERS.into_iter().map(str::to_owned).chain(decisions).collect()
+}
+
+/// The blocks of `language` in a paper.
+fn blocks(paper: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    let text = read(paper);
+    text.split(&fence).skip(1).filter_map(|rest| rest.split("\n```").next()).map(str::to_owned).collect()
+}
+
+/// Every line of the `sh` blocks of all papers, with the paper.
+fn commands() -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    for paper in papers() {
+        for block in blocks(&paper, "sh") {
+            lines.extend(block.lines().filter(|line| !line.is_empty()).map(|line| (paper.clone(), line.to_owned())));
+        }
+    }
+    assert!(lines.len() > 10, "{lines:?}");
+    lines
+}
+
+/// Texts in double quotes that follow `opening`, with only white space between.
+fn quoted_after(source: &str, opening: &str) -> Vec<String> {
+    let calls = source.split(opening).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    calls.filter_map(|rest| rest.split_once('"')).map(|(text, _)| text.to_owned()).collect()
+}
+
+/// Words between backticks in running text.
+fn code_words(text: &str) -> BTreeSet<String> {
+    let outside: String = text.split("```").step_by(2).collect();
+    outside.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_of_the_papers_can_be_given() {
+    for (paper, line) in commands() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[0] {
+            // With --help at the end clap reads all that stands before it and performs nothing.
+            "sauti" => {
+                let output =
+                    Command::new(env!("CARGO_BIN_EXE_sauti")).args(&words[1..]).arg("--help").output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{paper}: `{line}`: {said}");
+            }
+            "curl" => {
+                let routes = read("daemon/src/http/mod.rs") + &read("daemon/src/whatsapp/http.rs");
+                let path = words.last().and_then(|url| url.splitn(4, '/').last()).unwrap_or_default();
+                assert!(routes.contains(&format!("\"/{path}\"")), "{paper}: `{line}`: there is no route /{path}");
+            }
+            "cargo" | "bash" => {}
+            script => assert!(root().join(script).is_file(), "{paper}: `{line}`: {script} does not exist"),
+        }
+        for package in words.windows(2).filter(|pair| pair[0] == "-p").map(|pair| pair[1]) {
+            let folder = package.strip_prefix("sauti-").map_or_else(|| ".".to_owned(), |name| format!("daemon/{name}"));
+            let manifest = read(&format!("{folder}/Cargo.toml"));
+            assert!(manifest.contains(&format!("name = \"{package}\"")), "{paper}: `{line}`: no package {package}");
+        }
+    }
+}
+
+/// Files that a reader would make: they need not be there.
+fn is_made_by_the_reader(word: &str) -> bool {
+    word.starts_with('/') || word.starts_with("target/") || word.starts_with(".venv")
+}
+
+#[test]
+fn every_file_that_the_papers_name_is_there() {
+    let top = ["daemon/", "tests/", "migrations/", ".ci/", ".config/", ".cargo/", "./"];
+    for paper in papers() {
+        for word in code_words(&read(&paper)) {
+            let path = word.split([' ', '#', ':']).next().unwrap_or_default();
+            let named = top.iter().any(|start| path.starts_with(start))
+                || (!path.contains('/') && [".toml", ".md"].iter().any(|end| path.ends_with(end)) && path.len() > 5);
+            if !named || is_made_by_the_reader(path) || path.contains(['*', '{', '…']) {
+                continue;
+            }
+            let beside = root().join(&paper).parent().unwrap().join(path);
+            let there = root().join(path).exists() || beside.exists();
+            assert!(there || path == "clippy.toml", "{paper} names `{path}`, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn the_smallest_configuration_of_the_readme_serves() {
+    let examples = blocks("README.md", "toml");
+    assert_eq!(examples.len(), 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    fs::write(&file, &examples[0]).unwrap();
+    let names = ["WHATSAPP_ACCESS_TOKEN", "WHATSAPP_APP_SECRET", "WHATSAPP_VERIFY_TOKEN", "OPENAI_API_KEY"];
+    let secrets = names.map(|name| (format!("SAUTI_{name}"), "canary-openai-key"));
+    let checked = Command::new(env!("CARGO_BIN_EXE_sauti"))
+        .args(["check", "--config"])
+        .arg(&file)
+        .env_clear()
+        .envs(secrets.iter().map(|(name, value)| (name, value)))
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    let readme = read("README.md");
+    for (name, _) in &secrets {
+        assert!(readme.contains(&format!("`{name}`")), "README.md does not name {name}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_metric_event_and_outcome() {
+    let readme = read("README.md");
+    let metrics = read("daemon/src/obs/metrics.rs");
+    let mut names = quoted_after(&metrics, "registry.register(");
+    names.extend(quoted_after(&metrics, "registry.register_with_unit("));
+    let (_, tables) = metrics.split_once("] = [\"calls\"").expect("the list of tables");
+    let (tables, _) = tables.split_once(']').expect("its end");
+    names.extend(tables.split('"').skip(1).step_by(2).map(|name| format!("table_{name}")));
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(readme.contains(&format!("sauti_{name}")), "README.md does not explain the metric sauti_{name}");
+    }
+    let logging = read("daemon/src/obs/logging.rs");
+    let (_, events) = logging.split_once("event_names! {").expect("the list of events");
+    let (events, _) = events.split_once("\n}\n").expect("its end");
+    let events: Vec<_> = events.split('"').skip(1).step_by(2).collect();
+    assert!(events.len() > 20, "{events:?}");
+    for event in events {
+        assert!(readme.contains(&format!("`{event}`")), "README.md does not explain the event {event}");
+    }
+    let outcomes = read("daemon/core/src/call/outcome.rs");
+    let (_, outcomes) = outcomes.split_once("Outcome {").expect("the list of outcomes");
+    let (outcomes, _) = outcomes.split_once("\n    }\n").expect("its end");
+    let outcomes: Vec<_> = outcomes.split('"').skip(1).step_by(2).collect();
+    assert!(outcomes.len() > 10, "{outcomes:?}");
+    for outcome in outcomes {
+        assert!(readme.contains(&format!("| `{outcome}` |")), "README.md does not explain the outcome {outcome}");
+    }
+}
