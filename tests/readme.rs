@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
-const PAPERS: [&str; 5] = ["README.md", "CONTRIBUTING.md", "daemon/ARCHITECTURE.md", "tests/README.md", "CHANGELOG.md"];
+const PAPERS: [&str; 6] =
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "daemon/ARCHITECTURE.md", "daemon/RUNBOOK.md", "tests/README.md"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
