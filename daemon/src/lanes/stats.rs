@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Upper edges of the lateness classes, in microseconds; the last class has none.
-const EDGES: [u64; 11] = [250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 20_000, 50_000, 200_000];
+const EDGES: [u64; 12] = [250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 20_000, 40_000, 80_000, 200_000];
 
 /// How late ticks were since the last publication.
 #[derive(Debug, Clone, Copy, Default)]

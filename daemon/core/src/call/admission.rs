@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::outcome::labels;
 
-/// Lateness of a lane's tick (p99) beyond which new calls would spoil the running ones: half a frame.
-const TICK_LATE_LIMIT: Duration = Duration::from_millis(10);
+/// Lateness of a lane's tick (p99 of a second) beyond which new calls would spoil the running ones: two frames, which
+/// is what the jitter buffer of a phone hides. A burst of handshakes on a small box stays below it.
+const TICK_LATE_LIMIT: Duration = Duration::from_millis(40);
 
 /// What the box looks like at the moment of the question.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn late_lanes_refuse_unless_the_box_is_empty() {
-        let late = Duration::from_millis(11);
+        let late = Duration::from_millis(41);
         assert_eq!(admit(&Load { live: 1, tick_late: late, ..IDLE }), Err(Refusal::Overloaded));
         assert_eq!(admit(&Load { tick_late: late, ..IDLE }), Ok(()));
     }
