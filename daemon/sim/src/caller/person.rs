@@ -90,8 +90,6 @@ pub struct Person {
     pub said: Vec<Said>,
     /// What the other side said.
     pub speech: Vec<Heard>,
-    /// Frames in which the other side was audible.
-    audible_frames: u64,
     heard_in_step: bool,
 }
 
@@ -109,12 +107,11 @@ impl Person {
             heard: Vec::new(),
             said: Vec::new(),
             speech: Vec::new(),
-            audible_frames: 0,
             heard_in_step: false,
         }
     }
 
-    /// The call is up: her time begins, and ends after `length`.
+    /// The call is up: her time begins. After `length` she hears the other side out, says nothing more and hangs up.
     pub fn pick_up(&mut self, now: Instant, length: Duration) {
         if self.began.is_none() {
             self.began = Some(now);
@@ -152,7 +149,6 @@ impl Person {
         if rms_dbfs(frame) < AUDIBLE_DBFS {
             return;
         }
-        self.audible_frames += 1;
         self.heard_in_step = true;
         match self.speech.last_mut() {
             Some(last) if now.saturating_duration_since(last.to) < DONE_AFTER => last.to = now,
@@ -163,7 +159,7 @@ impl Person {
     /// Her next frame; `None` is silence.
     pub fn speak(&mut self, now: Instant) -> Option<[i16; FRAME_SAMPLES]> {
         self.began?;
-        if self.until.is_some_and(|until| now >= until) {
+        if self.until.is_some_and(|until| now >= until + PATIENCE) {
             self.doing = Doing::Over;
         }
         let frame = self.next_frame(now);
@@ -198,6 +194,14 @@ impl Person {
             return;
         };
         let waited = now.saturating_duration_since(since);
+        let her_turn = matches!(step, Step::Say(_) | Step::BreakIn { .. } | Step::Balance { .. });
+        if her_turn && self.until.is_some_and(|until| now >= until) {
+            // Her time is over: she hears the other side out and says nothing more.
+            if self.quiet_for(now) >= DONE_AFTER || self.speech.is_empty() {
+                self.doing = Doing::Over;
+            }
+            return;
+        }
         match step {
             Step::Listen => {
                 let done = self.heard_in_step && self.quiet_for(now) >= DONE_AFTER;
@@ -212,8 +216,7 @@ impl Person {
             }
             Step::Balance { ahead } => {
                 let so_far = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
-                let spoken = FRAME * u32::try_from(self.audible_frames).unwrap_or(u32::MAX);
-                if (so_far + ahead) >= spoken * 2 {
+                if (so_far + ahead) >= self.time_heard() * 2 {
                     self.next_step(now);
                 }
             }
@@ -244,12 +247,17 @@ impl Person {
         self.speech.last().map_or(Duration::ZERO, |heard| now.saturating_duration_since(heard.to))
     }
 
-    /// Share of the time since she picked up in which the other side was audible.
+    /// How long the other side has spoken, the pauses within its speech included.
+    fn time_heard(&self) -> Duration {
+        self.speech.iter().map(|heard| heard.to.saturating_duration_since(heard.from) + FRAME).sum()
+    }
+
+    /// Share of the time since she picked up in which the other side spoke.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share of some minutes of frames")]
     pub fn share_heard(&self) -> f64 {
-        let frames = self.heard.len() / FRAME_SAMPLES;
-        if frames == 0 { 0.0 } else { self.audible_frames as f64 / frames as f64 }
+        let length = FRAME.as_secs_f64() * (self.heard.len() / FRAME_SAMPLES) as f64;
+        if length > 0.0 { self.time_heard().as_secs_f64() / length } else { 0.0 }
     }
 }
 

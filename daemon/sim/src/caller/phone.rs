@@ -91,7 +91,7 @@ impl Phone {
         let settings = LegSettings { certificate, local, advertise: &[local] };
         let (leg, offer) = WebRtcLeg::offer(now, &settings, shape)?;
         // Cheap for the emulator, and what Meta's clients do: 20 kb/s wideband with FEC.
-        let encoder = Encoder::new(EncoderSettings { bitrate: 20_000, complexity: 1, expected_loss: 10 })?;
+        let encoder = Encoder::new(EncoderSettings { bitrate: 20_000, complexity: 0, expected_loss: 10 })?;
         let phone = Self {
             leg,
             encoder,
