@@ -48,7 +48,7 @@ pub(crate) fn openai() -> sauti_core::config::OpenAi {
         secrets: &|_| Some("canary-openai-key".to_owned()),
         read_file: &|_| Err("no files in a flow".to_owned()),
     };
-    read(text, &environment).unwrap().openai.unwrap()
+    read(text, &environment).ok().and_then(|config| config.openai).expect("a minimal configuration is complete")
 }
 
 impl Conversation {
