@@ -174,7 +174,7 @@ impl World {
                     lived: one,
                     graph: records.get(&one.number).and_then(|record| record.as_deref()),
                     model: models.get(&caller).map(|finished| &*finished.record),
-                    language: language(one.number),
+                    language: language(one.number.saturating_sub(1)),
                     caller: caller.clone(),
                     probe: one.number == probes,
                     echo_delay: ECHO,
