@@ -39,6 +39,8 @@ const TENTH_MATTERS_FROM: f32 = 0.025;
 const HOLE_BELOW: f32 = 0.04;
 /// Pole of the high-pass: 150 Hz at 24 kHz.
 const HIGH_PASS_POLE: f32 = 0.96;
+/// Of several places, the first is taken whose correlation is at least this part of the best one's.
+const NEARLY: f64 = 0.8;
 /// How far from its expected place an utterance is looked for: 2 s at 24 kHz.
 const AROUND: usize = 48_000;
 
@@ -149,7 +151,8 @@ impl Judge {
     /// Compares a recording (24 kHz mono) with what was said, in the order in which it was said.
     ///
     /// An utterance without [`Utterance::expected_at`] is looked for from 0.5 s before the end of the last one found to
-    /// the end of the recording; one that is said twice in a call should therefore carry its expected place.
+    /// the end of the recording, and the first good match is taken. Where a line may be lost as a whole and come again
+    /// later, give its expected place.
     pub fn heard(&mut self, said: &[Utterance], recording: &[i16]) -> Heard {
         let received = self.signal(recording);
         let mut from = 0_usize;
@@ -216,7 +219,7 @@ impl Judge {
         })
     }
 
-    /// The lag of `pattern` in `place` with the highest normalised correlation, and that correlation.
+    /// The first lag of `pattern` in `place` with (nearly) the highest normalised correlation, and that correlation.
     fn best_lag(&mut self, pattern: &[f32], place: &[f32]) -> Option<(i64, f64)> {
         let energy = dot(pattern, pattern);
         if pattern.is_empty() || place.is_empty() || energy <= 0.0 {
@@ -249,16 +252,20 @@ impl Judge {
         let scale = 1.0 / length as f32;
         let last = i64::try_from(place.len()).ok()?;
         let first = -i64::try_from(pattern.len()).ok()? + 1;
-        (first..last)
-            .filter_map(|lag| {
-                let begin = usize::try_from(lag.max(0)).ok()?;
-                let end = usize::try_from(lag + pattern.len() as i64).ok()?.min(place.len());
-                let under = (sums[end] - sums[begin]).max(floor);
-                let bin = usize::try_from(lag.rem_euclid(length as i64)).ok()?;
-                let score = f64::from(correlation[bin] * scale) / (f64::from(energy) * under).sqrt();
-                score.is_finite().then_some((lag, score))
-            })
-            .max_by(|a, b| a.1.total_cmp(&b.1))
+        let score = |lag: i64| -> Option<f64> {
+            let begin = usize::try_from(lag.max(0)).ok()?;
+            let end = usize::try_from(lag + pattern.len() as i64).ok()?.min(place.len());
+            let under = (sums[end] - sums[begin]).max(floor);
+            let bin = usize::try_from(lag.rem_euclid(length as i64)).ok()?;
+            let score = f64::from(correlation[bin] * scale) / (f64::from(energy) * under).sqrt();
+            score.is_finite().then_some(score)
+        };
+        let scores: Vec<(i64, f64)> = (first..last).filter_map(|lag| Some((lag, score(lag)?))).collect();
+        let best = scores.iter().map(|(_, score)| *score).max_by(f64::total_cmp)?;
+        // A line may be said again later: the first place that is nearly as good, then the summit around it.
+        let from = scores.iter().position(|(_, score)| *score >= best * NEARLY)?;
+        let summit = scores.iter().skip(from).take(SLACK / STEP);
+        summit.copied().max_by(|a, b| a.1.total_cmp(&b.1))
     }
 }
 

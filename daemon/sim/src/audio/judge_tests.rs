@@ -213,6 +213,19 @@ fn an_utterance_said_twice_is_told_apart_by_its_expected_place() {
 }
 
 #[test]
+fn lines_that_come_round_again_are_taken_in_turn() {
+    let lines = lines();
+    let rounds = [&lines[..3], &lines[..3], &lines[1..3]].concat();
+    let mut recorded = recording(&rounds);
+    // The first copy is the worst one.
+    recorded[LEAD + 40 * FRAME..LEAD + 60 * FRAME].fill(0);
+    let heard = Judge::new().heard(&said(&rounds), &recorded);
+    let places: Vec<_> = heard.utterances.iter().map(|utterance| utterance.offset.unwrap()).collect();
+    assert!(places.is_sorted() && places[0] == i64::try_from(LEAD).unwrap(), "{places:?}");
+    assert!(heard.percent().unwrap() > 97.0 && heard.percent().unwrap() < 100.0, "{heard:?}");
+}
+
+#[test]
 fn accounts_add_up() {
     let lines = lines();
     let mut sum = Judge::new().heard(&said(&lines[..1]), &recording(&lines));
