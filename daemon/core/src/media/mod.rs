@@ -4,6 +4,5 @@ pub mod frame;
 pub mod jitter;
 pub mod level;
 pub mod playout;
-pub mod rtcp;
 pub mod rtp;
 mod transit;

@@ -205,8 +205,7 @@ fn a_speaking_caller_is_not_asked() {
 
 #[test]
 fn both_shapes_of_transcription_usage_occur() {
-    for (model, shape) in [("gpt-transcribe", "tokens"), ("whisper-1", "duration"), ("gpt-live-transcribe", "duration")]
-    {
+    for (model, shape) in [("gpt-4o-transcribe", "tokens"), ("gpt-transcribe", "duration"), ("whisper-1", "duration")] {
         let mut rig = Rig::new(settings());
         rig.update(json!({"audio": {"input": {"transcription": {"model": model}}}}));
         rig.say(&[voice(300), quiet(400)].concat());
