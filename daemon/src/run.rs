@@ -40,6 +40,8 @@ use crate::{check, clock, whatsapp};
 
 /// Longest wait for the listeners to finish running requests at the end.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
+/// Longest wait at the end for texts that are owed; the others wait in the ledger for the next start.
+const TEXTS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why the daemon could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -132,11 +134,13 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
         tokio::spawn(public_listener.serve(public, acceptor, stopped.clone())),
         tokio::spawn(admin_listener.serve(admin, None, stopped)),
     ];
-    let texts = tokio::spawn(whatsapp::texts::run(
+    let (last_texts, no_more_texts) = watch::channel(false);
+    let mut texts = tokio::spawn(whatsapp::texts::run(
         house.store.clone(),
         house.graph.clone(),
         Arc::clone(&house.metrics),
         Arc::clone(&house.texts_ring),
+        no_more_texts,
     ));
     say_ready(&vitals, addresses);
     let end = wait_for_the_end(&config, certificate.map(|(sender, _)| sender), &vitals, &mut dead).await;
@@ -148,7 +152,11 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     for listener in listeners {
         tokio::time::timeout(FINISH_WITHIN, listener).await.ok();
     }
-    texts.abort();
+    // Who was hung up on is told now, not after the next start.
+    last_texts.send(true).ok();
+    if tokio::time::timeout(TEXTS_WITHIN, &mut texts).await.is_err() {
+        texts.abort();
+    }
     house.store.close().await;
     log_event(EventName::ServiceStopped, None, &[]);
     end

@@ -322,11 +322,12 @@ impl Running {
     /// Runs every phase that is due; late phases are caught up, so that no frame is lost to a stall.
     fn tick(&mut self, now: Instant) {
         if self.seated == 0 {
+            self.drain(now);
             if self.drains.is_empty() {
                 self.timer.unset().ok();
-            } else {
-                self.drain(now);
             }
+            // No phase ticks here: what was said last would stand until the next call.
+            self.lane.reports.rest(&mut self.lateness, self.drains.len());
             return;
         }
         let mut ticked = false;

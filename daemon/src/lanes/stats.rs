@@ -56,6 +56,14 @@ impl LaneReport {
         *lateness = Lateness { published: Some(now), ..Lateness::default() };
     }
 
+    /// Says that no leg is on the lane: nothing ticks, so nothing is late.
+    pub(super) fn rest(&self, lateness: &mut Lateness, drains: usize) {
+        self.legs.store(0, Ordering::Relaxed);
+        self.drains.store(drains, Ordering::Relaxed);
+        self.late_p99_us.store(0, Ordering::Relaxed);
+        *lateness = Lateness::default();
+    }
+
     /// 99th percentile of the tick lateness over the last full second, as the upper edge of its class.
     #[must_use]
     pub(super) fn late_p99(&self) -> Duration {
@@ -89,5 +97,17 @@ mod tests {
         lateness.add(Duration::from_micros(4_000));
         assert_eq!(lateness.p99(), Duration::from_micros(5_000));
         assert_eq!(Lateness::default().p99(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_lane_without_legs_is_neither_full_nor_late() {
+        let (report, mut lateness) = (LaneReport::default(), Lateness::default());
+        let start = Instant::now();
+        report.publish(&mut lateness, start, 3, 0);
+        lateness.add(Duration::from_millis(40));
+        report.publish(&mut lateness, start + Duration::from_secs(1), 3, 0);
+        assert_eq!((report.legs(), report.late_p99()), (3, Duration::from_millis(50)));
+        report.rest(&mut lateness, 2);
+        assert_eq!((report.legs(), report.drains(), report.late_p99()), (0, 2, Duration::ZERO));
     }
 }

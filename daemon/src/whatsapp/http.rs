@@ -12,6 +12,8 @@ use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::BytesMut;
+use futures_util::StreamExt;
 use jiff::Timestamp;
 use sauti_core::config::WhatsApp;
 use sauti_core::now::Now;
@@ -26,6 +28,8 @@ use crate::switchboard::{News, Switchboard};
 
 /// How long the answer waits for the ledger (issue: 30 ms, then 200 and a counter).
 const PERSIST_WITHIN: Duration = Duration::from_millis(30);
+/// So much of a body that is too long is read before its client is cut off.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -92,13 +96,32 @@ async fn receive(State(webhooks): State<Arc<Webhooks>>, headers: HeaderMap, body
 }
 
 async fn read(body: Body) -> Result<Bytes, Response> {
-    match tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, MAX_BODY)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => {
+    match tokio::time::timeout(BODY_WITHIN, collect(body)).await {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => {
             Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "bodies end at 3 MiB and have to arrive whole"))
         }
         Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body has to arrive within 10 s")),
     }
+}
+
+/// The bytes of a body; `None` when it is too long or breaks off. What is too long is read on for a while and thrown
+/// away: a client that still writes when the connection is closed never sees the answer.
+async fn collect(body: Body) -> Option<Bytes> {
+    let mut pieces = body.into_data_stream();
+    let (mut bytes, mut length) = (BytesMut::new(), 0_usize);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.ok()?;
+        length += piece.len();
+        if length <= MAX_BODY {
+            bytes.extend_from_slice(&piece);
+        } else if length <= MAX_DISCARDED {
+            bytes = BytesMut::new();
+        } else {
+            return None;
+        }
+    }
+    (length <= MAX_BODY).then(|| bytes.freeze())
 }
 
 /// Persists every event of a body and hands the new ones on, in the order of the body.

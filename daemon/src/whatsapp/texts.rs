@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sauti_core::record::{OwedText, TextVerdict};
 use sauti_core::whatsapp::graph::Opaque;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::graph::{Graph, graph_error_fields};
 use crate::obs::logging::{EventName, log_event};
@@ -20,9 +20,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Meta's free window after an inbound call (whatsapp-calling §2.5); beyond it a text needs a template.
 const WINDOW: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
-/// Sends what is due now and again, until the ledger is gone.
-pub async fn run(store: Store, graph: Graph, metrics: Arc<Metrics>, ring: Arc<Notify>) {
+/// Sends what is due now and again, until the ledger is gone; once `last` is true, what is due then and no more.
+pub async fn run(
+    store: Store,
+    graph: Graph,
+    metrics: Arc<Metrics>,
+    ring: Arc<Notify>,
+    mut last: watch::Receiver<bool>,
+) {
     loop {
+        let is_last = *last.borrow_and_update();
         match store.texts_due().await {
             Ok(due) => {
                 for text in due {
@@ -34,7 +41,14 @@ pub async fn run(store: Store, graph: Graph, metrics: Arc<Metrics>, ring: Arc<No
             Err(StoreError::Closed) => return,
             Err(_) => metrics.text("not_read"),
         }
-        tokio::time::timeout(LOOK_EVERY, ring.notified()).await.ok();
+        if is_last {
+            return;
+        }
+        tokio::select! {
+            () = ring.notified() => {},
+            _ = last.changed() => {},
+            () = tokio::time::sleep(LOOK_EVERY) => {},
+        }
     }
 }
 
