@@ -2,8 +2,7 @@
 //!
 //! One task owns both machines; HTTP handlers and phones send it messages. Phones are told what the relay learns.
 
-use std::collections::BTreeMap;
-
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -17,9 +16,9 @@ use sauti_core::pii::Pii;
 use sauti_core::whatsapp::signature::SIGNATURE_HEADER;
 use sauti_sim::whatsapp::calls::{CallRecord, Cause, GraphEffect};
 use sauti_sim::whatsapp::delivery::{CLIENT_TIMEOUT, Delivery, PostOffice};
-use sauti_sim::whatsapp::graph::{Graph, HttpReply, HttpRequest, SentText};
+use sauti_sim::whatsapp::graph::{FaultRule, Graph, HttpReply, HttpRequest, Seen, SentText};
 use sauti_sim::whatsapp::person::Person;
-use sauti_sim::whatsapp::webhooks::{ErrorForm, Webhooks};
+use sauti_sim::whatsapp::webhooks::{ErrorForm, Generation, Webhooks};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::http::MAX_BODY;
@@ -28,6 +27,8 @@ use crate::http::MAX_BODY;
 const INBOX: usize = 4096;
 /// Messages waiting for a phone.
 const PHONE_INBOX: usize = 64;
+/// Deliveries kept for whoever asks what was sent.
+const KEPT: usize = 64;
 /// Media is reported to Graph this often at most: it only watches for silence of many seconds.
 pub const MEDIA_EVERY: Duration = Duration::from_secs(1);
 
@@ -46,22 +47,54 @@ pub enum ToPhone {
 pub enum ToMeta {
     /// The daemon asks Graph.
     Request {
+        /// HTTP method.
         method: String,
+        /// Path with the query.
         path: String,
+        /// The header of that name.
         authorization: Option<String>,
+        /// The bytes.
         body: Bytes,
+        /// Takes the answer; `None` = there will never be one.
         reply: oneshot::Sender<Option<HttpReply>>,
     },
     /// Somebody calls; the answer is the call's id and what the phone will be told.
-    Ring { person: Box<Person>, offer: Pii, reply: oneshot::Sender<Option<Line>> },
+    Ring {
+        /// Who calls.
+        person: Box<Person>,
+        /// The phone's SDP.
+        offer: Pii,
+        /// The keys of this call's webhooks, if other than usual.
+        generation: Option<Generation>,
+        /// Takes the line; `None` = the number is busy beyond what Meta allows.
+        reply: oneshot::Sender<Option<Line>>,
+    },
     /// Media of the daemon arrived at a phone.
     Media(Pii),
     /// A person hung up.
     HungUp(Pii),
     /// A webhook was answered, or not.
-    Delivered { id: u64, status: Option<u16> },
+    Delivered {
+        /// The delivery.
+        id: u64,
+        /// Its HTTP status; `None` = no answer in time.
+        status: Option<u16>,
+    },
     /// What a call went through.
-    Record { wacid: Pii, reply: oneshot::Sender<Option<Box<CallRecord>>> },
+    Record {
+        /// The call.
+        wacid: Pii,
+        /// Takes the record; `None` = no such call.
+        reply: oneshot::Sender<Option<Box<CallRecord>>>,
+    },
+    /// The requests that came to Graph, in order.
+    Seen(oneshot::Sender<Vec<Seen>>),
+    /// The latest webhooks, the newest last.
+    Sent(oneshot::Sender<Vec<Delivery>>),
+    /// Something is to go wrong from now on.
+    Inject(FaultRule),
+    /// The daemon moved: webhooks go there from now on.
+    Target(String),
     /// The texts that the daemon sent.
     Texts(oneshot::Sender<Vec<SentText>>),
 }
@@ -69,7 +102,9 @@ pub enum ToMeta {
 /// A ringing line.
 #[derive(Debug)]
 pub struct Line {
+    /// Names the call.
     pub wacid: Pii,
+    /// What the phone will be told.
     pub news: mpsc::Receiver<ToPhone>,
     /// When the connect webhook's first delivery began; filled in later.
     pub posted: oneshot::Receiver<Instant>,
@@ -86,29 +121,59 @@ impl std::fmt::Debug for ToMeta {
 }
 
 impl MetaLink {
-    pub async fn ring(&self, person: Person, offer: Pii) -> Option<Line> {
+    /// A person calls; `None` when the number has as many calls as it may. `generation` overrides the usual keys of
+    /// this call's webhooks.
+    pub async fn ring(&self, person: Person, offer: Pii, generation: Option<Generation>) -> Option<Line> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(ToMeta::Ring { person: Box::new(person), offer, reply }).await.ok()?;
+        self.0.send(ToMeta::Ring { person: Box::new(person), offer, generation, reply }).await.ok()?;
         answer.await.ok().flatten()
     }
 
+    /// Media of the daemon arrived at a phone; once in [`MEDIA_EVERY`] is enough.
     pub async fn media(&self, wacid: &Pii) {
         self.0.send(ToMeta::Media(wacid.clone())).await.ok();
     }
 
+    /// The person hung up.
     pub async fn hung_up(&self, wacid: &Pii) {
         self.0.send(ToMeta::HungUp(wacid.clone())).await.ok();
     }
 
+    /// What a call went through; `None` for one that Graph never saw.
     pub async fn record(&self, wacid: &Pii) -> Option<Box<CallRecord>> {
         let (reply, answer) = oneshot::channel();
         self.0.send(ToMeta::Record { wacid: wacid.clone(), reply }).await.ok()?;
         answer.await.ok().flatten()
     }
 
+    /// The texts that the daemon sent, in order.
     pub async fn texts(&self) -> Vec<SentText> {
+        self.list(ToMeta::Texts).await
+    }
+
+    /// The requests that came to Graph, in order.
+    pub async fn seen(&self) -> Vec<Seen> {
+        self.list(ToMeta::Seen).await
+    }
+
+    /// The latest webhooks as they were sent, the newest last; some dozens are kept.
+    pub async fn sent(&self) -> Vec<Delivery> {
+        self.list(ToMeta::Sent).await
+    }
+
+    /// Lets something go wrong at Graph from now on.
+    pub async fn inject(&self, rule: FaultRule) {
+        self.0.send(ToMeta::Inject(rule)).await.ok();
+    }
+
+    /// Sends all further webhooks, repeated ones included, to another address.
+    pub async fn retarget(&self, target: String) {
+        self.0.send(ToMeta::Target(target)).await.ok();
+    }
+
+    async fn list<T>(&self, ask: impl FnOnce(oneshot::Sender<Vec<T>>) -> ToMeta) -> Vec<T> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(ToMeta::Texts(reply)).await.ok();
+        self.0.send(ask(reply)).await.ok();
         answer.await.unwrap_or_default()
     }
 }
@@ -116,6 +181,7 @@ impl MetaLink {
 /// A call as Meta sees it.
 struct Ringing {
     person: Person,
+    webhooks: Webhooks,
     phone: mpsc::Sender<ToPhone>,
     posted: Option<oneshot::Sender<Instant>>,
 }
@@ -131,6 +197,7 @@ pub struct Meta {
     calls: BTreeMap<Pii, Ringing>,
     /// Connects whose first delivery has not left, in order.
     unposted: Vec<Pii>,
+    sent: VecDeque<Delivery>,
 }
 
 fn now() -> Now {
@@ -151,8 +218,17 @@ impl Meta {
             let Ok(target) = target.await else { return };
             let http = reqwest::Client::builder().no_proxy().timeout(CLIENT_TIMEOUT).build();
             let Ok(http) = http else { return };
-            let meta =
-                Self { graph, post, webhooks, target, http, link: own, calls: BTreeMap::new(), unposted: Vec::new() };
+            let meta = Self {
+                graph,
+                post,
+                webhooks,
+                target,
+                http,
+                link: own,
+                calls: BTreeMap::new(),
+                unposted: Vec::new(),
+                sent: VecDeque::with_capacity(KEPT),
+            };
             meta.run(inbox).await;
         });
         let routes = Router::new().fallback(ask).with_state(MetaLink(link.clone()));
@@ -186,8 +262,8 @@ impl Meta {
                     HttpRequest { method: &method, path: &path, authorization: authorization.as_deref(), body: &body };
                 reply.send(self.graph.handle(now(), request, effects)).ok();
             }
-            ToMeta::Ring { person, offer, reply } => {
-                reply.send(self.ring(*person, &offer)).ok();
+            ToMeta::Ring { person, offer, generation, reply } => {
+                reply.send(self.ring(*person, &offer, generation)).ok();
             }
             ToMeta::Media(wacid) => self.graph.media(now(), &wacid),
             ToMeta::HungUp(wacid) => self.graph.end(now(), &wacid, Cause::HungUp, effects),
@@ -198,19 +274,29 @@ impl Meta {
             ToMeta::Texts(reply) => {
                 reply.send(self.graph.texts().to_vec()).ok();
             }
+            ToMeta::Seen(reply) => {
+                reply.send(self.graph.seen().to_vec()).ok();
+            }
+            ToMeta::Sent(reply) => {
+                reply.send(self.sent.iter().cloned().collect()).ok();
+            }
+            ToMeta::Inject(rule) => self.graph.inject(rule),
+            ToMeta::Target(target) => self.target = target,
         }
     }
 
-    fn ring(&mut self, person: Person, offer: &Pii) -> Option<Line> {
+    fn ring(&mut self, person: Person, offer: &Pii, generation: Option<Generation>) -> Option<Line> {
         let at = now();
+        let generation = generation.unwrap_or(self.webhooks.generation);
+        let webhooks = Webhooks { generation, ..self.webhooks.clone() };
         let wacid = self.graph.new_wacid(&person, true);
         if !self.graph.ring(at, &wacid, &person, offer) {
             return None;
         }
-        self.post.post(at.mono, self.webhooks.connect(at.wall, &wacid, &person, offer));
+        self.post.post(at.mono, webhooks.connect(at.wall, &wacid, &person, offer));
         let (phone, news) = mpsc::channel(PHONE_INBOX);
         let (posted, posted_at) = oneshot::channel();
-        self.calls.insert(wacid.clone(), Ringing { person, phone, posted: Some(posted) });
+        self.calls.insert(wacid.clone(), Ringing { person, webhooks, phone, posted: Some(posted) });
         self.unposted.push(wacid.clone());
         Some(Line { wacid, news, posted: posted_at })
     }
@@ -223,7 +309,7 @@ impl Meta {
                 self.tell(&wacid, at, ToPhone::Over(ending.cause));
                 let opaque = self.graph.record(&wacid).and_then(|record| record.opaque.clone());
                 if let Some(call) = self.calls.get(&wacid) {
-                    let change = self.webhooks.terminate(
+                    let change = call.webhooks.terminate(
                         Timestamp::now(),
                         &wacid,
                         &call.person,
@@ -236,7 +322,7 @@ impl Meta {
             }
             GraphEffect::TextTaken { id, opaque, .. } => {
                 if let Some(call) = self.calls.values().next() {
-                    let change = self.webhooks.message_status(
+                    let change = call.webhooks.message_status(
                         Timestamp::now(),
                         &id,
                         &call.person,
@@ -268,6 +354,10 @@ impl Meta {
                 posted.send(leaving).ok();
             }
         }
+        if self.sent.len() == KEPT {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(delivery.clone());
         let mut request = self.http.post(&self.target).header(header::CONTENT_TYPE, "application/json");
         if let Some(signature) = &delivery.signature {
             request = request.header(SIGNATURE_HEADER, signature);

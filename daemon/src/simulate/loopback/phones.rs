@@ -13,6 +13,7 @@ use sauti_sim::caller::person::{Person, Step};
 use sauti_sim::caller::phone::{Ear, Phone};
 use sauti_sim::whatsapp::calls::Cause;
 use sauti_sim::whatsapp::person::Person as Identity;
+use sauti_sim::whatsapp::webhooks::Generation;
 use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval_at};
 
@@ -25,9 +26,13 @@ const DATAGRAM: usize = 2048;
 const DEAD_V6: &str = "[2001:db8::3480]:3480";
 
 /// What a phone is to do.
+#[derive(Debug, Clone)]
 pub struct Plan {
+    /// Names the call in reports.
     pub number: usize,
+    /// Who calls.
     pub identity: Identity,
+    /// What the person says and does, from the accept on.
     pub script: Vec<Step>,
     /// Longest time in conversation.
     pub length: Duration,
@@ -35,19 +40,45 @@ pub struct Plan {
     pub dial_after: Duration,
 }
 
+/// How a phone differs from one that does as it should.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// The keys of this call's webhooks, if other than usual.
+    pub generation: Option<Generation>,
+    /// The `o=` line says that the call began so long before it did.
+    pub age: Duration,
+    /// It neither sends nor hears a datagram: ICE finds nobody.
+    pub deaf: bool,
+    /// The person hangs up so long after the phone began to ring, answered or not.
+    pub gives_up: Option<Duration>,
+}
+
 /// What a call left behind at the phone.
+#[derive(Debug)]
 pub struct Lived {
+    /// The plan's.
     pub number: usize,
+    /// Who called.
     pub identity: Identity,
+    /// The call's id; `None` when Meta did not let it ring.
     pub wacid: Option<Pii>,
+    /// When the offer was made.
     pub dialled: Option<Instant>,
+    /// When the connect webhook left.
     pub posted: Option<Instant>,
+    /// When the answer came.
     pub answered: Option<Instant>,
+    /// When ICE and DTLS were up.
     pub connected: Option<Instant>,
+    /// When the call was open.
     pub accepted: Option<Instant>,
+    /// How it ended.
     pub over: Option<Cause>,
+    /// What was said and heard.
     pub person: Person,
+    /// What was noticed about the packets.
     pub ear: Ear,
+    /// What went wrong at the phone itself.
     pub trouble: Option<String>,
 }
 
@@ -72,9 +103,20 @@ impl Lived {
 
 /// Lives through one call.
 pub async fn call(plan: Plan, certificate: Arc<Certificate>, meta: MetaLink, tally: Arc<Tally>) -> Lived {
+    call_as(plan, Manner::default(), certificate, meta, tally).await
+}
+
+/// Lives through one call on a phone with peculiarities.
+pub async fn call_as(
+    plan: Plan,
+    manner: Manner,
+    certificate: Arc<Certificate>,
+    meta: MetaLink,
+    tally: Arc<Tally>,
+) -> Lived {
     let mut lived = Lived::new(&plan);
     tokio::time::sleep(plan.dial_after).await;
-    if let Err(trouble) = dial(plan, &certificate, &meta, &tally, &mut lived).await {
+    if let Err(trouble) = dial(plan, manner, &certificate, &meta, &tally, &mut lived).await {
         lived.trouble = Some(trouble);
     }
     tally.over();
@@ -83,6 +125,7 @@ pub async fn call(plan: Plan, certificate: Arc<Certificate>, meta: MetaLink, tal
 
 async fn dial(
     plan: Plan,
+    manner: Manner,
     certificate: &Certificate,
     meta: &MetaLink,
     tally: &Tally,
@@ -91,7 +134,7 @@ async fn dial(
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| error.to_string())?;
     let local = socket.local_addr().map_err(|error| error.to_string())?;
     let shape = OfferShape {
-        created_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0),
+        created_ms: created_ms(manner.age),
         extra_candidates: DEAD_V6.parse::<SocketAddr>().into_iter().collect(),
         ..OfferShape::default()
     };
@@ -99,9 +142,10 @@ async fn dial(
     lived.dialled = Some(Instant::now());
     let (phone, offer) =
         Phone::dial(Instant::now(), local, certificate, &shape, person).map_err(|error| error.to_string())?;
-    let line = meta.ring(plan.identity, Pii::new(offer)).await.ok_or("Meta did not let the call ring")?;
+    let line =
+        meta.ring(plan.identity, Pii::new(offer), manner.generation).await.ok_or("Meta did not let the call ring")?;
     tally.ringing();
-    let mut talk = Talk { phone, socket, length: plan.length, reported: None };
+    let mut talk = Talk { phone, socket, length: plan.length, reported: None, manner };
     talk.run(line, meta, tally, lived).await;
     lived.connected = talk.phone.connected();
     lived.person = std::mem::replace(&mut talk.phone.person, Person::new(Vec::new()));
@@ -109,8 +153,15 @@ async fn dial(
     Ok(())
 }
 
+/// What the `o=` line says of a call that began so long ago.
+fn created_ms(age: Duration) -> u64 {
+    let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+    now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+}
+
 struct Talk {
     phone: Phone,
+    manner: Manner,
     socket: UdpSocket,
     length: Duration,
     reported: Option<Instant>,
@@ -124,11 +175,12 @@ impl Talk {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut buffer = [0; DATAGRAM];
         let mut hung_up = false;
+        let gives_up = self.manner.gives_up.map(|after| Instant::now() + after);
         loop {
             let due = self.phone.deadline();
             tokio::select! {
                 at = &mut posted, if lived.posted.is_none() => lived.posted = at.ok(),
-                received = self.socket.recv_from(&mut buffer) => if let Ok((length, from)) = received {
+                received = self.socket.recv_from(&mut buffer), if !self.manner.deaf => if let Ok((length, from)) = received {
                     self.receive(from, &buffer[..length], meta, &wacid).await;
                 },
                 told = news.recv() => match told {
@@ -151,7 +203,8 @@ impl Talk {
                 },
                 _ = ticks.tick() => {
                     self.phone.tick(Instant::now());
-                    if self.phone.person.is_over() && !hung_up {
+                    let over = self.phone.person.is_over() || gives_up.is_some_and(|at| Instant::now() >= at);
+                    if over && !hung_up {
                         hung_up = true;
                         tally.hanging_up();
                         meta.hung_up(&wacid).await;
@@ -177,6 +230,9 @@ impl Talk {
 
     async fn transmit(&mut self) {
         while let Some((to, datagram)) = self.phone.poll_transmit() {
+            if self.manner.deaf {
+                continue;
+            }
             // Loopback: what does not go is lost like on a link.
             self.socket.send_to(datagram.as_ref(), to).await.ok();
         }

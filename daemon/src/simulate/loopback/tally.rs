@@ -20,18 +20,22 @@ impl Tally {
         self.changed.notify_waiters();
     }
 
+    /// A phone rings.
     pub fn ringing(&self) {
         self.count(&self.rang);
     }
 
+    /// A call was accepted.
     pub fn talking(&self) {
         self.count(&self.talked);
     }
 
+    /// A person is about to hang up.
     pub fn hanging_up(&self) {
         self.count(&self.hanging_up);
     }
 
+    /// A call is over.
     pub fn over(&self) {
         self.count(&self.over);
     }
