@@ -1,4 +1,18 @@
-//! The real binary, started as its users start it.
+//! The real binary, started as its users start it, on loopback sockets with emulated far ends.
 
 #[path = "box/check.rs"]
 mod check;
+#[path = "box/conversations.rs"]
+mod conversations;
+#[path = "box/door.rs"]
+mod door;
+#[path = "box/endings.rs"]
+mod endings;
+#[path = "box/leaks.rs"]
+mod leaks;
+#[path = "box/order.rs"]
+mod order;
+#[path = "box/refusals.rs"]
+mod refusals;
+#[path = "box/world.rs"]
+mod world;
