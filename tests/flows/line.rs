@@ -56,7 +56,7 @@ impl Conversation {
         let mut settings =
             ServerSettings::new(ExpectedKey::new("canary-openai-key"), Script::tones(6, Duration::from_secs(4)));
         change(&mut settings);
-        let now = Now { mono: Instant::now(), wall: Timestamp::from_second(1_800_000_000).unwrap() };
+        let now = Now { mono: Instant::now(), wall: Timestamp::UNIX_EPOCH };
         let facts = RequestFacts {
             path: "/v1/realtime".to_owned(),
             query: "model=gpt-realtime-2.1".to_owned(),
