@@ -3,7 +3,8 @@
 
     stoi.py [--threshold 0.85] --pair HEARD.wav SAID.wav[,SAID2.wav…] [--pair …] [--swapped]
 
-Each SAID is looked up in its HEARD by cross-correlation (speech may start anywhere), levelled and scored at 16 kHz; a
+Each SAID is looked up in its HEARD by cross-correlation (speech may start anywhere), followed piece by piece (a jitter
+buffer that grows or shrinks moves what comes after by some 20 ms, which nobody hears), levelled and scored at 16 kHz; a
 pair's score is the mean over its SAID files, by length. All pairs must reach the threshold.
 --swapped, with two pairs, also scores each HEARD against the other pair's SAID: those must all stay below the
 threshold, or the check itself proves nothing.
@@ -24,6 +25,10 @@ RATE = 16000
 # STOI leaves out silent frames and needs about 0.4 s of speech; less is not worth scoring.
 SHORTEST = RATE // 2
 
+# Speech is followed in pieces of this length; from one to the next it may move by so much either way.
+PIECE = RATE * 2 // 5
+MOVES = RATE * 12 // 100
+
 
 def load(path):
     samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
@@ -41,13 +46,29 @@ def find(said, heard):
     return int(numpy.argmax(cross / numpy.sqrt(numpy.maximum(under, floor))))
 
 
+def follow(said, heard, at):
+    """What was heard from `at` on, each piece of it from where it fits best, near where the one before it did."""
+    padded = numpy.concatenate([numpy.zeros(MOVES), heard, numpy.zeros(len(said) + 2 * MOVES)])
+    quiet = 0.1 * math.sqrt(float(numpy.mean(said**2)))
+    parts, lag = [], at
+    for start in range(0, len(said), PIECE):
+        piece = said[start : start + PIECE]
+        # Silence fits anywhere, and a rest is too short to tell.
+        if len(piece) == PIECE and math.sqrt(float(numpy.mean(piece**2))) > quiet:
+            first = max(lag + start - MOVES, -MOVES) + MOVES
+            window = padded[first : first + PIECE + 2 * MOVES]
+            lag = first - MOVES - start + min(find(piece, window), 2 * MOVES)
+        from_ = min(max(lag + start, -MOVES) + MOVES, len(padded) - len(piece))
+        parts.append(padded[from_ : from_ + len(piece)])
+    return numpy.concatenate(parts)
+
+
 def score(said, heard):
     if len(said) < SHORTEST or len(heard) < SHORTEST:
         return {"offset_ms": 0, "seconds": round(len(said) / RATE, 2), "gain_db": None, "stoi": 0.0}
     at = find(said, heard)
-    part = heard[at : at + len(said)]
     # What the recording lost counts as silence, not as absent.
-    part = numpy.concatenate([part, numpy.zeros(len(said) - len(part))])
+    part = follow(said, heard, at)
     gain = math.sqrt(float(numpy.mean(part**2)) / max(float(numpy.mean(said**2)), 1e-12))
     value = float(stoi(said, part / gain, RATE)) if gain > 1e-4 else 0.0
     return {

@@ -81,7 +81,7 @@ pub(super) enum Said {
     Report {
         /// One for each caller, the latency probe last.
         calls: Vec<CallReport>,
-        /// Frames that the daemon sent to the model and that came back, `> ` and `< ` before each, if asked for.
+        /// Frames that the daemon sent to the model, one JSON object each, if asked for.
         frames: Vec<String>,
     },
     /// The far ends cannot go on.

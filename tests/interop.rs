@@ -1,0 +1,24 @@
+//! The real daemon between far ends that nobody here wrote: a browser, aiortc, the `webrtc` crate, OpenAI's packages.
+//!
+//! The outside programs are the scripts in `tests/interop`; `.ci/setup tests` installs what they need.
+
+#[path = "interop/aiortc.rs"]
+mod aiortc;
+#[path = "interop/browser.rs"]
+mod browser;
+#[path = "interop/desk.rs"]
+mod desk;
+#[path = "interop/ears.rs"]
+mod ears;
+#[path = "interop/handset.rs"]
+mod handset;
+#[path = "interop/namespace.rs"]
+mod namespace;
+#[path = "interop/outside.rs"]
+mod outside;
+#[path = "interop/phone.rs"]
+mod phone;
+#[path = "interop/sdk.rs"]
+mod sdk;
+#[path = "interop/stage.rs"]
+mod stage;
