@@ -91,7 +91,7 @@ async fn page() -> Response {
 
 async fn take_offer(State(desk): State<Desk>, body: Bytes) -> Response {
     let Ok(offer) = serde_json::from_slice::<Offer>(&body) else { return StatusCode::BAD_REQUEST.into_response() };
-    let Some(line) = desk.meta.ring(Person::test_caller(), Pii::new(offer.sdp)).await else {
+    let Some(line) = desk.meta.ring(Person::test_caller(), Pii::new(offer.sdp), None).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "Meta does not let it ring").into_response();
     };
     let id = line.wacid.expose().to_owned();

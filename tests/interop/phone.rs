@@ -150,7 +150,7 @@ async fn through_nat(address: Ipv4Addr, socket: UdpSocket) {
     let (phone, offer) = ring(&socket, script);
     let mut handset = Handset::new(phone, socket);
     let meta = stage.emulators.meta.clone();
-    let mut line = meta.ring(Identity::test_caller(), Pii::new(offer)).await.expect("it rings");
+    let mut line = meta.ring(Identity::test_caller(), Pii::new(offer), None).await.expect("it rings");
     let wacid = line.wacid.clone();
     let (mut told, mut reported) = (None, None);
     while !handset.phone.person.is_over() {
