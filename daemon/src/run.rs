@@ -125,7 +125,7 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
         metrics: Arc::clone(&house.metrics),
     });
     let public = with_fallbacks(public_routes(Arc::clone(&vitals)).merge(whatsapp::http::routes(webhooks)));
-    let admin = admin_routes(Arc::clone(&vitals));
+    let admin = admin_routes(Arc::clone(&vitals), config.http.admin_token.as_ref());
     let public_listener = Listener::bind("public", config.http.public).await.map_err(boot)?;
     let admin_listener = Listener::bind("admin", config.http.admin).await.map_err(boot)?;
     let addresses = (public_listener.address().map_err(boot)?, admin_listener.address().map_err(boot)?);

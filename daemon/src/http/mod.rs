@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::lanes::Lanes;
 use crate::obs::metrics::Metrics;
@@ -94,14 +97,27 @@ pub fn public_routes(vitals: Arc<Vitals>) -> Router {
     Router::new().route("/health", get(health)).with_state(vitals)
 }
 
-/// `/metrics`, `/ready` and `/health` of the admin listener.
-pub fn admin_routes(vitals: Arc<Vitals>) -> Router {
+/// `/metrics`, `/ready` and `/health` of the admin listener; with a token, only for who bears it (contract §4).
+pub fn admin_routes(vitals: Arc<Vitals>, token: Option<&SecretString>) -> Router {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/ready", get(ready))
         .route("/health", get(health))
         .with_state(vitals);
-    with_fallbacks(routes)
+    behind_token(with_fallbacks(routes), token)
+}
+
+/// Lets only requests through that bear the token, if there is one.
+fn behind_token(router: Router, token: Option<&SecretString>) -> Router {
+    let expected = token.map(|token| Sha256::digest(format!("Bearer {}", token.expose_secret())));
+    router.layer(middleware::from_fn(move |request: Request, next: Next| async move {
+        let given = request.headers().get(header::AUTHORIZATION).map(|value| Sha256::digest(value.as_bytes()));
+        // Digests are compared: how long that takes says nothing about the token.
+        if expected.is_some_and(|expected| given != Some(expected)) {
+            return refusal(StatusCode::UNAUTHORIZED, "unauthorized", "this listener wants the bearer admin_token");
+        }
+        next.run(request).await
+    }))
 }
 
 async fn health(State(vitals): State<Arc<Vitals>>) -> Response {
@@ -139,4 +155,38 @@ async fn metrics(State(vitals): State<Arc<Vitals>>) -> Response {
     vitals.refresh();
     let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content)], vitals.metrics.render()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::watch;
+
+    use super::serve::Listener;
+    use super::*;
+
+    async fn status(address: SocketAddr, authorization: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /nowhere HTTP/1.1\r\nhost: box\r\nconnection: close\r\n{authorization}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn an_admin_listener_with_a_token_answers_only_who_bears_it() {
+        let token = SecretString::from("canary-admin-token".to_owned());
+        let router = behind_token(with_fallbacks(Router::new()), Some(&token));
+        let listener = Listener::bind("admin", (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let address = listener.address().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(listener.serve(router, None, stopped));
+        assert_eq!(status(address, "").await, "401");
+        assert_eq!(status(address, "authorization: Bearer wrong\r\n").await, "401");
+        assert_eq!(status(address, "authorization: Bearer canary-admin-token\r\n").await, "404");
+    }
 }
