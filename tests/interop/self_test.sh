@@ -17,6 +17,8 @@ speech=../../daemon/sim/assets/speech
 call() {
     local name=$1 host=$2 desk=
     shift 2
+    # Made here: the loop below may look before the background process has.
+    : > "$work/$name.log"
     "$python" aiortc_answerer.py --listen "$host:0" --speech "$work/agent.wav" --out "$work/$name-answerer" \
         --seconds 12 --speak-after 800 > "$work/$name.log" 2>&1 &
     answerer=$!
