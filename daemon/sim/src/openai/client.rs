@@ -55,7 +55,8 @@ impl RealtimeServer {
         let fault = match (rejection.code, rejection.param.as_deref()) {
             (_, Some("type")) => ClientFaultKind::UnknownEventType,
             ("conversation_already_has_active_response", _) => ClientFaultKind::CreateWhileActive,
-            ("invalid_value", Some("audio_end_ms")) => ClientFaultKind::TruncateBeyondReceived,
+            _ if rejection.message.starts_with("Audio content of") => ClientFaultKind::TruncateBeyondReceived,
+            ("response_cancel_not_active" | "input_audio_buffer_commit_empty", _) => ClientFaultKind::TooLate,
             ("invalid_value", Some("item.call_id")) => ClientFaultKind::UnexpectedToolResult,
             (code, _) if code.ends_with("_invalid_item_id") => ClientFaultKind::UnknownItem,
             _ => ClientFaultKind::Refused,

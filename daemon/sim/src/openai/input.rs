@@ -89,7 +89,7 @@ impl Input {
         let end = index(to).min(self.samples.len());
         let taken: Arc<[i16]> = self.samples.get(index(from)..end).unwrap_or_default().into();
         self.forget(to);
-        self.committed = to;
+        self.committed = self.committed.max(to);
         taken
     }
 
@@ -139,7 +139,7 @@ impl RealtimeServer {
     fn listen(&mut self, samples: &[i16]) {
         let detection = self.session.turn_detection();
         self.input.store(samples, detection.is_some());
-        let Some(detection) = detection else { return };
+        let Some(detection) = detection else { return self.input.vad.skip(samples.len()) };
         let mut edges = Vec::new();
         self.input.vad.push(samples, detection.threshold, detection.silence_ms * PER_MS, &mut edges);
         for edge in edges {

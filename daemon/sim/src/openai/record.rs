@@ -56,8 +56,10 @@ pub enum ClientFaultKind {
     Malformed,
     /// An event type that does not exist.
     UnknownEventType,
-    /// Any other event that the schema refused.
+    /// Any other event that was refused: an unknown key, a wrong value, a duplicate.
     Refused,
+    /// A cancel with nothing to cancel, a commit with nothing to commit: a lost race, benign in small numbers.
+    TooLate,
     /// `response.create` while the default conversation had an active response.
     CreateWhileActive,
     /// A truncation beyond the audio that had been sent for the item.

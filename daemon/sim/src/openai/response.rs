@@ -16,6 +16,9 @@ use super::{
     usage::{Context, Tokens},
 };
 
+/// A metronome of no length would never let time pass.
+const SHORTEST_BEAT: Duration = Duration::from_millis(100);
+
 /// A response in progress.
 #[derive(Debug)]
 pub(super) struct Response {
@@ -110,7 +113,7 @@ impl RealtimeServer {
             Mode::Echo { .. } => (Vec::new(), true),
             Mode::Metronome { speak, pause } if !self.beating => {
                 self.beating = true;
-                self.plan(self.now + speak + pause, Task::Beat);
+                self.plan(self.now + (speak + pause).max(SHORTEST_BEAT), Task::Beat);
                 (self.brain.choose(&settings.script, Cause::Beat(speak)), false)
             }
             Mode::Metronome { .. } | Mode::Conversation => {
@@ -145,7 +148,7 @@ impl RealtimeServer {
     /// One beat of the metronome.
     pub(super) fn beat(&mut self, due: std::time::Instant) {
         if let Mode::Metronome { speak, pause } = self.settings.mode {
-            self.plan(due + speak + pause, Task::Beat);
+            self.plan(due + (speak + pause).max(SHORTEST_BEAT), Task::Beat);
             if self.default_response.is_none() {
                 self.respond(Cause::Beat(speak));
             }

@@ -13,6 +13,9 @@ use super::{
 impl RealtimeServer {
     /// Puts a frame out, in the place that a planned swap gives it.
     pub(super) fn push_text(&mut self, text: String) {
+        if matches!(self.phase, Phase::Closed | Phase::Silent) {
+            return;
+        }
         if self.settings.faults.iter().any(|fault| fault.trouble == Trouble::Duplicate) {
             self.last_text = Some(text.clone());
         }

@@ -39,7 +39,7 @@ pub(super) struct Vad {
 }
 
 impl Vad {
-    /// Takes samples; hands each edge and the position up to which the audio was judged to `on_edge`.
+    /// Takes samples and appends the edges found in them; `silence` is in samples.
     pub(super) fn push(&mut self, samples: &[i16], threshold: f64, silence: u64, edges: &mut Vec<Edge>) {
         self.partial.extend_from_slice(samples);
         let pending = std::mem::take(&mut self.partial);
@@ -48,6 +48,12 @@ impl Vad {
             self.judge(frame, threshold, silence, edges);
         }
         self.partial = frames.remainder().to_vec();
+    }
+
+    /// Passes over samples that nobody listens to, so that positions stay true.
+    pub(super) fn skip(&mut self, samples: usize) {
+        let waiting = std::mem::take(&mut self.partial);
+        self.position += (waiting.len() + samples) as u64;
     }
 
     /// Says whether speech is running.

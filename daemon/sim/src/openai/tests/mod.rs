@@ -5,6 +5,7 @@ mod faults;
 mod modes;
 mod protocol;
 mod responses;
+mod sweep;
 mod turns;
 
 use std::{

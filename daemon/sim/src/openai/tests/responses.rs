@@ -119,6 +119,7 @@ fn a_cancel_ends_the_response_and_a_second_one_finds_nothing() {
     assert_eq!(rig.last("response.done")["response"]["status_details"]["reason"], "client_cancelled");
     rig.send(json!({"type": "response.cancel"}));
     assert_eq!(rig.error_code(), "response_cancel_not_active");
+    assert_eq!(rig.server.record().count(ClientFaultKind::TooLate), 1);
     rig.create();
     assert_eq!(rig.all("response.created").len(), 2, "a new response may start at once");
 }

@@ -164,6 +164,17 @@ fn a_commit_by_hand_needs_a_tenth_of_a_second() {
 }
 
 #[test]
+fn audio_that_came_while_detection_was_off_still_counts_in_positions() {
+    let mut rig = Rig::new(settings());
+    rig.update(json!({"audio": {"input": {"turn_detection": null}}}));
+    rig.say(&voice(500));
+    rig.update(json!({"audio": {"input": {"turn_detection": {"type": "server_vad", "prefix_padding_ms": 100}}}}));
+    rig.say(&[quiet(500), voice(300), quiet(300)].concat());
+    assert_eq!(rig.last("input_audio_buffer.speech_started")["audio_start_ms"], 900);
+    assert_eq!(rig.last("input_audio_buffer.speech_stopped")["audio_end_ms"], 1_500);
+}
+
+#[test]
 fn clearing_forgets_running_speech() {
     let mut rig = Rig::new(settings());
     rig.say(&voice(200));
