@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use sauti_core::record::{OwedText, TextVerdict};
 use sauti_core::whatsapp::graph::Opaque;
 use tokio::sync::{Notify, watch};
@@ -17,6 +18,8 @@ use crate::store::{Store, StoreError};
 
 /// How often the ledger is asked when nobody rings: texts that Graph could not take wait here.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Texts under way at one time: one that Graph is slow to take must not keep the others waiting.
+const TOGETHER: usize = 8;
 /// Meta's free window after an inbound call (whatsapp-calling §2.5); beyond it a text needs a template.
 const WINDOW: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
@@ -32,11 +35,8 @@ pub async fn run(
         let is_last = *last.borrow_and_update();
         match store.texts_due().await {
             Ok(due) => {
-                for text in due {
-                    if send(&store, &graph, &metrics, &text).await.is_err() {
-                        metrics.text("not_journalled");
-                    }
-                }
+                let all = stream::iter(due);
+                all.for_each_concurrent(TOGETHER, |text| attempt(&store, &graph, &metrics, text)).await;
             }
             Err(StoreError::Closed) => return,
             Err(_) => metrics.text("not_read"),
@@ -49,6 +49,12 @@ pub async fn run(
             _ = last.changed() => {},
             () = tokio::time::sleep(LOOK_EVERY) => {},
         }
+    }
+}
+
+async fn attempt(store: &Store, graph: &Graph, metrics: &Metrics, text: OwedText) {
+    if send(store, graph, metrics, &text).await.is_err() {
+        metrics.text("not_journalled");
     }
 }
 
