@@ -29,7 +29,8 @@ pub struct CallerAudioSettings {
     pub encoder: EncoderSettings,
     /// How to buffer.
     pub jitter: JitterSettings,
-    /// Sequence number of the first packet sent (RFC 3550: at random).
+    /// Sequence number of the first packet sent: at random (RFC 3550), below 32,768 (RFC 3711 section 3.3.1: a receiver
+    /// that misses the first packets must not miss a wrap with them).
     pub first_sequence: u16,
     /// Timestamp of the first tick (RFC 3550: at random).
     pub first_timestamp: u32,
@@ -183,12 +184,14 @@ impl CallerAudio {
         self.hearing.receive(now, packet, &mut self.report)
     }
 
-    /// Fills the frame of this tick with what the caller says. Always writes all of `out`.
+    /// Fills the frame of this tick with what the caller says. Always writes all of `out`. Read the sockets first; `now` is
+    /// best the moment for which the tick was set ([`sauti_core::media::jitter::JitterBuffer::pull`]).
     pub fn pull(&mut self, now: Instant, out: &mut [i16; FRAME_SAMPLES]) -> Heard {
         self.hearing.pull(now, out, &mut self.report)
     }
 
-    /// Encodes the frame of this tick, or silence for `None`, into `out` ([`crate::opus::MAX_ENCODED_BYTES`] suffice).
+    /// Encodes the frame of this tick, or silence for `None`, into `out`. [`crate::opus::MAX_ENCODED_BYTES`] always
+    /// suffice; at 24 kbit/s a packet has about 60 bytes.
     ///
     /// Returns `None` if nothing is to be sent: sending is off, or the frame could not be encoded. Media time moves on
     /// in every case.

@@ -31,6 +31,8 @@ const SLACK_HIGH: i64 = 30_000;
 const CLOCK_LEAP: i64 = 2_000_000;
 /// One tick.
 const TICK: i64 = 20_000;
+/// Longer than this between two pulls, in µs, and it was the lane that stood still, not the network.
+const STALL: i64 = 30_000;
 
 /// The limits of one buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +170,7 @@ pub struct JitterBuffer {
     last_timestamp: Option<(i64, u32)>,
     era: u32,
     window: TransitWindow,
+    last_pull: Option<i64>,
     /// Follows a stray: if it comes, a new stream has begun.
     expected_stray: Option<u16>,
     /// Number of the packet whose turn is next.
@@ -218,6 +221,7 @@ impl JitterBuffer {
             last_timestamp: None,
             era: 0,
             window: TransitWindow::new(),
+            last_pull: None,
             expected_stray: None,
             next: 0,
             next_timestamp: 0,
@@ -275,7 +279,7 @@ impl JitterBuffer {
         let timestamp = self.unwrap_timestamp(packet.timestamp);
         // A telephone event repeats its timestamp while time goes on, so its transit says nothing.
         if !hole {
-            self.observe(now - self.to_micros(timestamp));
+            self.observe(now, self.to_micros(timestamp));
         }
         if self.is_over(sequence) {
             self.report.late += 1;
@@ -318,11 +322,18 @@ impl JitterBuffer {
         long
     }
 
-    fn observe(&mut self, transit: i64) {
+    fn observe(&mut self, now: i64, timestamp: i64) {
+        let mut transit = now - timestamp;
         if self.window.base().is_some_and(|base| (transit - base).abs() > CLOCK_LEAP) {
             self.window = TransitWindow::new();
             self.era = self.era.wrapping_add(1);
             self.report.resets += 1;
+        }
+        if let (Some(base), Some(pulled)) = (self.window.base(), self.last_pull)
+            && now - pulled > STALL
+        {
+            // It may have lain in the socket since the last pull; only what was late by then is the network's doing.
+            transit = transit.min(base.max(pulled - timestamp));
         }
         self.window.observe(transit);
     }
@@ -374,10 +385,14 @@ impl JitterBuffer {
     /// What to play next, of audio that will be heard `ahead` from now (samples decoded but not yet played). `quiet`
     /// says that the last frame was so soft that leaving one out will not be heard.
     ///
-    /// Call it once per 20 ms, or whenever fewer samples than a frame are left of the packet before.
+    /// Call it once per 20 ms, or whenever fewer samples than a frame are left of the packet before, and push what lies in
+    /// the socket first. `now` is best the moment for which the tick was set: then ticks that are made up after a stall
+    /// find everything in order. Ticks that are not made up leave a backlog, which is worked off.
     pub fn pull(&mut self, now: Instant, ahead: Duration, quiet: bool) -> Pulled<'_> {
         let Some(origin) = self.origin else { return Pulled::Empty };
-        let now = micros(now.saturating_duration_since(origin)) + micros(ahead);
+        let now = micros(now.saturating_duration_since(origin));
+        self.last_pull = Some(now);
+        let now = now + micros(ahead);
         let target = self.target();
         loop {
             let Some(head) = self.head() else { return self.run_dry() };
@@ -392,8 +407,7 @@ impl JitterBuffer {
                 }
                 self.jump_to(&head);
             }
-            let excess = delay.map_or(0, |delay| delay - target);
-            if excess > micros(self.settings.max_excess) && self.backlog(&head) > target {
+            if self.excess(delay, target, &head) > micros(self.settings.max_excess) {
                 self.cut(now, target);
                 continue;
             }
@@ -418,10 +432,9 @@ impl JitterBuffer {
             self.report.starved += 1;
             return Pulled::Starved;
         }
-        let excess = late_enough - target;
+        let excess = self.excess(delay, target, &head);
         let pace = if excess > 100_000 { 100_000 } else { 200_000 };
         let surplus = excess > SLACK_HIGH
-            && self.backlog(&head) > target
             && self.followed(&head)
             && self.may_adjust(now, quiet && now - self.last_adjusted >= 2 * TICK, pace);
         self.entries[index(head.sequence)] = None;
@@ -570,6 +583,12 @@ impl JitterBuffer {
     fn delay(&self, now: i64, timestamp: i64, era: u32) -> Option<i64> {
         let base = self.window.base().filter(|_| era == self.era)?;
         Some(now - self.to_micros(timestamp) - base)
+    }
+
+    /// What could be done without: how far the delay is above the target, as far as it is here in packets. (A leap of
+    /// the sender's clock looks like delay, but there is nothing queued that could be shed.)
+    fn excess(&self, delay: Option<i64>, target: i64, head: &Entry) -> i64 {
+        delay.map_or(0, |delay| delay.min(self.backlog(head)) - target)
     }
 
     /// Length of audio from `head` to the newest packet, in µs.

@@ -133,63 +133,6 @@ pub fn timestamp_distance(earlier: u32, later: u32) -> i32 {
     later.wrapping_sub(earlier).cast_signed()
 }
 
-/// Turns wrapping numbers into ones that only ever grow, as long as neighbours lie less than half a circle apart.
-///
-/// Begins at 2^32 (plus the first number), so that what came just before the first stays positive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Unwrapper {
-    highest: Option<i64>,
-}
-
-impl Unwrapper {
-    const ORIGIN: i64 = 1 << 32;
-
-    /// The long form of a sequence number; the highest seen so far moves up with it.
-    pub fn sequence(&mut self, sequence: u16) -> i64 {
-        let near = self.peek_sequence(sequence);
-        self.raise(near)
-    }
-
-    /// The long form of a sequence number, without remembering it.
-    #[must_use]
-    pub fn peek_sequence(&self, sequence: u16) -> i64 {
-        match self.highest {
-            None => Self::ORIGIN + i64::from(sequence),
-            Some(highest) => highest + i64::from(sequence_distance(low16(highest), sequence)),
-        }
-    }
-
-    /// The long form of a timestamp; the highest seen so far moves up with it.
-    pub fn timestamp(&mut self, timestamp: u32) -> i64 {
-        let near = match self.highest {
-            None => Self::ORIGIN + i64::from(timestamp),
-            Some(highest) => highest + i64::from(timestamp_distance(low32(highest), timestamp)),
-        };
-        self.raise(near)
-    }
-
-    /// The highest long form seen.
-    #[must_use]
-    pub fn highest(&self) -> Option<i64> {
-        self.highest
-    }
-
-    fn raise(&mut self, value: i64) -> i64 {
-        self.highest = Some(self.highest.map_or(value, |highest| highest.max(value)));
-        value
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are what is asked for")]
-fn low16(value: i64) -> u16 {
-    value as u16
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are what is asked for")]
-fn low32(value: i64) -> u32 {
-    value as u32
-}
-
 /// Length of an Opus packet in ticks of 48 kHz, read from its first bytes (RFC 6716 section 3.1); `None` if they are
 /// no Opus packet or it would last more than 120 ms.
 #[must_use]
@@ -332,19 +275,6 @@ mod tests {
     }
 
     #[test]
-    fn long_numbers_grow_across_the_wrap_and_stragglers_fit_below() {
-        let mut sequences = Unwrapper::default();
-        let first = sequences.sequence(65534);
-        assert_eq!(sequences.sequence(1), first + 3);
-        assert_eq!(sequences.sequence(65535), first + 1);
-        assert_eq!(sequences.highest(), Some(first + 3));
-        assert_eq!(sequences.sequence(2), first + 4);
-        let mut timestamps = Unwrapper::default();
-        let first = timestamps.timestamp(u32::MAX - 100);
-        assert_eq!(timestamps.timestamp(859), first + 960);
-    }
-
-    #[test]
     fn the_first_byte_of_opus_tells_its_length() {
         // SILK wideband 20 ms; CELT fullband 2.5 ms; hybrid 10 ms; SILK 60 ms twice; three CELT frames of 20 ms.
         assert_eq!(opus_ticks(&[9 << 3, 0]), Some(960));
@@ -381,18 +311,6 @@ mod tests {
                 prop_assert!(packet.payload.len() <= bytes.len() - HEADER_BYTES);
             }
             let _ticks = opus_ticks(&bytes);
-        }
-
-        #[test]
-        fn any_walk_of_sequence_numbers_unwraps_to_the_true_ones(steps in proptest::collection::vec(-100_i64..200, 1..300)) {
-            let mut unwrapper = Unwrapper::default();
-            let mut truth = 60_000_i64;
-            let offset = unwrapper.sequence(low16(truth)) - truth;
-            for step in steps {
-                truth += step;
-                if truth < unwrapper.highest().unwrap() - offset - 30_000 { continue; }
-                prop_assert_eq!(unwrapper.sequence(low16(truth)), truth + offset);
-            }
         }
     }
 }
