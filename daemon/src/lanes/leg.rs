@@ -97,7 +97,8 @@ impl Leg {
                 complexity: i32::from(codec.complexity),
                 expected_loss: EXPECTED_LOSS,
             },
-            first_sequence: u16::from_be_bytes([b, d]),
+            // Below 32,768, so that SRTP sees no wrap among the first packets (RFC 3711 §3.3.1).
+            first_sequence: u16::from_be_bytes([b & 0x7F, d]),
             first_timestamp: u32::from_be_bytes([c, a, d, b]),
             ..CallerAudioSettings::default()
         })?;
