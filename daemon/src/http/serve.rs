@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,10 @@ use crate::obs::logging::{EventName, Field, log_event};
 const CONNECTIONS: usize = 512;
 /// Longest wait for a TLS handshake or for the headers of a request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
-/// Longest life of a connection: idle keep-alives and slow bodies end here.
+/// Longest life of a connection: idle keep-alives end here, and a request that is under way is the last one.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(120);
+/// How long that last request may still take; longer than its body may (10 s).
+const LAST_REQUEST_WITHIN: Duration = Duration::from_secs(15);
 
 /// A listener that is bound and not yet served.
 #[derive(Debug)]
@@ -85,7 +88,7 @@ impl Listener {
             let acceptor = tls.as_ref().map(|tls| tls.borrow().clone());
             tokio::spawn(async move {
                 // What goes wrong on one connection is that peer's affair: it is closed, nothing is logged.
-                tokio::time::timeout(CONNECTION_WITHIN, connection(stream, acceptor, router)).await.ok();
+                connection(stream, acceptor, router).await;
                 drop(place);
             });
         }
@@ -108,12 +111,16 @@ async fn http<I>(io: I, router: Router)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    hyper::server::conn::http1::Builder::new()
+    let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WITHIN)
         .max_headers(64)
         .max_buf_size(64 * 1024)
-        .serve_connection(io, TowerToHyperService::new(router))
-        .await
-        .ok();
+        .serve_connection(io, TowerToHyperService::new(router));
+    let mut served = pin!(served);
+    if tokio::time::timeout(CONNECTION_WITHIN, served.as_mut()).await.is_err() {
+        // Cut off in mid-request, a webhook would be answered to nobody.
+        served.as_mut().graceful_shutdown();
+        tokio::time::timeout(LAST_REQUEST_WITHIN, served).await.ok();
+    }
 }
