@@ -5,8 +5,11 @@
 //! out of [`Session::handle`] at once. Late, repeated and unknown events are normal and yield nothing; after the end
 //! nothing comes out. A session that broke is not revived: the call makes a new one and keeps its [`Playout`].
 
+mod audio;
+mod interruption;
 mod io;
 mod responses;
+mod trouble;
 mod words;
 
 use std::time::{Duration, Instant};
@@ -15,10 +18,10 @@ pub use self::io::{Billed, Effect, Input, Line, Odd, Speaker, Timer, Turn};
 use self::responses::{Active, Ask, Responses};
 use self::words::Transcripts;
 use super::client::{ClientEvent, ResponseCreate, ResponseMetadata, SessionUpdate, word_for_word};
-use super::events::{self, Place, ResponseDone, ResponseStatus, ServerEvent};
-use super::verdict::{Code, ErrorClass, Failure, Loss, classify};
+use super::events::{self, ResponseDone, ResponseStatus, ServerEvent};
+use super::verdict::{Code, Failure};
 use crate::media::frame::SAMPLES_PER_MS;
-use crate::media::playout::{Part, Playout, Received};
+use crate::media::playout::Playout;
 use crate::now::Now;
 use crate::pii::Pii;
 
@@ -262,69 +265,6 @@ impl Session {
         }
     }
 
-    /// The caller speaks: what was not heard yet is thrown away, here and at the server.
-    fn interrupted(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
-        self.turn_owed = None;
-        // The server will answer what is being said now; a line still has to be said.
-        if matches!(self.retry, Some((_, Ask::Answer))) {
-            self.retry = None;
-        }
-        self.wanted.retain(|ask| *ask != Ask::Answer);
-        let cancel = !self.interrupts;
-        self.cut_off(now, cancel, playout, out);
-    }
-
-    /// Gives up the running response and all that the caller has not heard.
-    fn cut_off(&mut self, now: Now, cancel: bool, playout: &mut Playout, out: &mut Vec<Effect>) {
-        if let Some(active) = self.active
-            && let Some(response) = self.responses.get_mut(active.response)
-            && !response.discarded
-        {
-            response.discarded = true;
-            if cancel {
-                let response_id = response.id.clone();
-                let event_id = self.event_id("rx");
-                out.push(Effect::Send(ClientEvent::ResponseCancel { event_id, response_id }));
-            }
-        }
-        self.flush(now, playout, out);
-    }
-
-    /// Empties the reservoir and cuts the server's history to what was heard.
-    fn flush(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
-        self.transcripts.note_heard(now, playout);
-        let Some(flushed) = playout.flush() else { return };
-        out.push(Effect::Flush { epoch: flushed.epoch });
-        if let Some(spoken) = &mut self.spoken
-            && !flushed.cuts.is_empty()
-            && spoken.done == Some(true)
-        {
-            spoken.done = Some(false);
-        }
-        for cut in flushed.cuts {
-            if let Some(response) = self.responses.get_mut(cut.response) {
-                response.settle_item(&cut.item_id);
-            }
-            if cut.heard_ms == 0 {
-                self.delete(cut.item_id.clone(), out);
-            } else {
-                let event_id = self.event_id("tr");
-                out.push(Effect::Send(ClientEvent::Truncate {
-                    event_id,
-                    item_id: cut.item_id.clone(),
-                    content_index: cut.content_index,
-                    audio_end_ms: cut.heard_ms,
-                }));
-            }
-            self.transcripts.cut(&cut);
-        }
-    }
-
-    fn delete(&mut self, item_id: String, out: &mut Vec<Effect>) {
-        let event_id = self.event_id("dl");
-        out.push(Effect::Send(ClientEvent::Delete { event_id, item_id }));
-    }
-
     /// Finds a response by its id. One that was never announced is the one that we asked for, the answer that the
     /// server owes, or one of the server's own.
     fn response_seen(
@@ -366,82 +306,6 @@ impl Session {
         self.wanted.iter().any(|ask| matches!(ask, Ask::Say(Line::Goodbye, _)))
     }
 
-    fn audio(&mut self, now: Now, place: &Place<'_>, delta: &str, playout: &mut Playout, out: &mut Vec<Effect>) {
-        let number = self.response_seen(now, &place.response_id, None, playout, out);
-        let Some(response) = self.responses.get_mut(number) else { return };
-        if response.discarded {
-            let delete = response.drop_item(&place.item_id);
-            self.transcripts.agent_dropped(number, place, delta.len() as u64 * 3 / 4 / BYTES_PER_MS);
-            if delete {
-                self.delete(place.item_id.clone().into_owned(), out);
-            }
-            return;
-        }
-        if let Err(error) = events::decode_audio(delta, &mut self.pcm) {
-            out.push(Effect::Odd(Odd::Event(error)));
-            return;
-        }
-        if self.pcm.is_empty() {
-            return;
-        }
-        let part = Part {
-            response: number,
-            item_id: &place.item_id,
-            output_index: place.output_index,
-            content_index: place.content_index,
-        };
-        let received = playout.receive(part, &self.pcm);
-        let bytes = self.pcm.len() as u64;
-        if self.pcm.capacity() > SCRATCH {
-            self.pcm = Vec::new();
-        }
-        match received {
-            Received::Stored => {
-                let first = !response.has_audio;
-                response.has_audio = true;
-                if response.done {
-                    playout.close_response(number);
-                }
-                out.push(Effect::Audio { first });
-            }
-            Received::Overflow { received_ms } => {
-                self.transcripts.agent_dropped(number, place, bytes / BYTES_PER_MS);
-                self.overflow(number, place, received_ms, out);
-            }
-        }
-    }
-
-    /// More than a response may hold: stop it, and let the server forget what was not kept.
-    fn overflow(&mut self, number: u64, place: &Place<'_>, received_ms: u64, out: &mut Vec<Effect>) {
-        out.push(Effect::Odd(Odd::Overflow));
-        let Some(response) = self.responses.get_mut(number) else { return };
-        response.discarded = true;
-        response.overflowed = true;
-        let (running, response_id) = (!response.done, response.id.clone());
-        let mut delete = false;
-        if received_ms == 0 {
-            delete = response.drop_item(&place.item_id);
-        } else {
-            response.settle_item(&place.item_id);
-        }
-        if running {
-            let event_id = self.event_id("rx");
-            out.push(Effect::Send(ClientEvent::ResponseCancel { event_id, response_id }));
-        }
-        if delete {
-            self.delete(place.item_id.clone().into_owned(), out);
-        }
-        if received_ms > 0 {
-            let event_id = self.event_id("tr");
-            out.push(Effect::Send(ClientEvent::Truncate {
-                event_id,
-                item_id: place.item_id.clone().into_owned(),
-                content_index: place.content_index,
-                audio_end_ms: received_ms,
-            }));
-        }
-    }
-
     fn response_done(&mut self, now: Now, done: &ResponseDone<'_>, playout: &mut Playout, out: &mut Vec<Effect>) {
         let number = self.response_seen(now, &done.response_id, done.client_event_id.as_deref(), playout, out);
         let Some(response) = self.responses.get_mut(number) else { return };
@@ -479,82 +343,6 @@ impl Session {
         }
         if let Some(spoken) = self.spoken.as_mut().filter(|spoken| spoken.response == Some(number)) {
             spoken.done = Some(complete);
-        }
-    }
-
-    /// Silence instead of an answer: asks once more, then gives the session up. True while it goes on.
-    fn failed_response(
-        &mut self,
-        now: Now,
-        code: Option<&Code>,
-        kind: Option<&Code>,
-        ask: Ask,
-        out: &mut Vec<Effect>,
-    ) -> bool {
-        let class = classify(code, kind);
-        let shown = code.or(kind).cloned().unwrap_or_else(|| Code::known("response_failed"));
-        if class == ErrorClass::Fatal {
-            self.fail(Failure::refused(shown), out);
-            return false;
-        }
-        if self.failures > 0 {
-            self.fail(Failure::broken(shown), out);
-            return false;
-        }
-        self.failures += 1;
-        self.retry = Some((now.mono + RETRY_AFTER, ask));
-        true
-    }
-
-    fn error(
-        &mut self,
-        now: Now,
-        code: Option<Code>,
-        kind: Option<Code>,
-        param: Option<Code>,
-        event_id: Option<&str>,
-        out: &mut Vec<Effect>,
-    ) {
-        let mut class = classify(code.as_ref(), kind.as_ref());
-        let is = |word: &str| code.as_ref().is_some_and(|code| code.as_str() == word);
-        // A truncate that lost a race with the server's own clock says `invalid_value`; nothing of ours is wrong.
-        let of_ours = |prefix: &str| event_id.is_some_and(|id| id.starts_with(prefix));
-        if class == ErrorClass::Bug && (of_ours("tr_") || of_ours("dl_") || of_ours("rx_")) {
-            class = ErrorClass::Benign;
-        }
-        let busy = is("conversation_already_has_active_response");
-        let shown = code.clone().or_else(|| kind.clone()).unwrap_or_else(|| Code::known("other"));
-        let about_request = self.requested.as_ref().is_some_and(|requested| match event_id {
-            Some(id) => requested.event_id == id,
-            None => busy || class == ErrorClass::Transient,
-        });
-        match class {
-            ErrorClass::Fatal => return self.fail(Failure::refused(shown), out),
-            ErrorClass::Expired => return self.fail(Failure::broken(shown), out),
-            ErrorClass::Bug | ErrorClass::Transient if matches!(self.phase, Phase::Opening { .. }) => {
-                let retry = class == ErrorClass::Transient;
-                return self.fail(Failure { loss: Loss::Broken, code: shown, retry }, out);
-            }
-            _ => {}
-        }
-        out.push(Effect::Odd(Odd::Error { class, code: shown, param }));
-        if busy && event_id.is_none() {
-            self.turn_owed = None;
-        }
-        if !about_request {
-            // The server was to answer by itself and could not.
-            if class == ErrorClass::Transient && event_id.is_none() && self.turn_owed.take().is_some() {
-                self.failed_response(now, code.as_ref(), kind.as_ref(), Ask::Answer, out);
-            }
-            return;
-        }
-        let Some(requested) = self.requested.take() else { return };
-        if !busy {
-            self.failed_response(now, code.as_ref(), kind.as_ref(), requested.ask, out);
-        } else if self.active.is_some() {
-            self.wanted.insert(0, requested.ask);
-        } else {
-            self.retry = Some((now.mono + RETRY_AFTER, requested.ask));
         }
     }
 
@@ -620,19 +408,6 @@ impl Session {
         let response = ResponseCreate { instructions, metadata };
         out.push(Effect::Send(ClientEvent::ResponseCreate { event_id: event_id.clone(), response }));
         self.requested = Some(Requested { event_id, ask, since: now.mono });
-    }
-
-    fn fail(&mut self, failure: Failure, out: &mut Vec<Effect>) {
-        if matches!(self.phase, Phase::Failed | Phase::Ended) {
-            return;
-        }
-        self.phase = Phase::Failed;
-        self.active = None;
-        self.requested = None;
-        self.turn_owed = None;
-        self.retry = None;
-        self.wanted.clear();
-        out.push(Effect::Failed(failure));
     }
 
     fn end(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::ai::events::EventError;
+use crate::ai::verdict::{ErrorClass, Loss};
 use crate::call::cost::Usage;
 use crate::config::{Detection, Language, OpenAi, Turn as TurnConfig};
 use crate::media::frame::Frame;
