@@ -24,7 +24,7 @@ mod tests {
     fn agent(languages: &[Language]) -> Agent {
         let texts = |language: &Language| {
             let greeting = language.code().to_owned();
-            (*language, Texts { greeting, apology: String::new(), goodbye: String::new() })
+            (*language, Texts { greeting, ..Texts::default() })
         };
         Agent { instructions: String::new(), texts: languages.iter().map(texts).collect() }
     }

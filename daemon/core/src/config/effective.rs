@@ -119,6 +119,8 @@ impl Config {
         for (language, texts) in &self.agent.texts {
             page.table(&format!("[agent.{}]", Language::code(*language)));
             page.text("greeting", &texts.greeting);
+            page.text("one_moment", &texts.one_moment);
+            page.text("still_there", &texts.still_there);
             page.text("apology", &texts.apology);
             page.text("goodbye", &texts.goodbye);
         }

@@ -361,10 +361,14 @@ pub struct Agent {
 }
 
 /// `[agent.en]` and its sisters.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Texts {
     /// Spoken first, word for word.
     pub greeting: String,
+    /// Spoken when an answer takes long or the session with the model is opened again.
+    pub one_moment: String,
+    /// Asked when the caller has been silent for long.
+    pub still_there: String,
     /// Sent as a text message when a caller could not be served.
     pub apology: String,
     /// Spoken shortly before `max_call`, word for word.

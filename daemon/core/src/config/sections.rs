@@ -406,6 +406,8 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
         let say = |key, built_in: String| table.read_or(key, |value| values::words(value, 1_000), || built_in).value;
         let texts = Texts {
             greeting: say("greeting", built_in.greeting),
+            one_moment: say("one_moment", built_in.one_moment),
+            still_there: say("still_there", built_in.still_there),
             apology: say("apology", built_in.apology),
             goodbye: say("goodbye", built_in.goodbye),
         };

@@ -253,6 +253,10 @@ fn texts_of_the_file_stand_over_the_built_in_ones_and_only_its_tables_count() {
     let french = &config.agent.texts[&Language::Fr];
     assert_eq!(french.greeting, "Allô ?");
     assert!(french.apology.starts_with("Désolé"), "the built-in one of the same language");
+    assert_eq!(
+        (french.one_moment.as_str(), french.still_there.as_str()),
+        ("Un instant, s'il vous plaît.", "Êtes-vous toujours là ?")
+    );
 }
 
 #[test]
