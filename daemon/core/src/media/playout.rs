@@ -105,6 +105,8 @@ pub struct Cut {
     pub heard_ms: u64,
     /// What had come of it, whole milliseconds.
     pub received_ms: u64,
+    /// The session that runs now does not know it: nothing is to be cut at the server.
+    pub disowned: bool,
 }
 
 /// The result of a flush.
@@ -137,11 +139,18 @@ struct Item {
     ended: bool,
     /// The model is done with it: once heard it is finished.
     closed: bool,
+    /// Audio of our own, or of a session that is gone.
+    disowned: bool,
 }
 
 impl Item {
     const fn order(&self) -> (u64, u32, u32) {
         (self.response, self.output_index, self.content_index)
+    }
+
+    /// Audio of this box, which no transcript and no server knows.
+    const fn is_clip(&self) -> bool {
+        self.id.is_empty()
     }
 
     const fn pending(&self) -> u64 {
@@ -234,6 +243,8 @@ pub struct Playout {
     pending: u64,
     finished: VecDeque<Finished>,
     next_key: u64,
+    /// The latest response that audio came of.
+    latest: u64,
 }
 
 impl Playout {
@@ -251,6 +262,7 @@ impl Playout {
             pending: 0,
             finished: VecDeque::new(),
             next_key: 0,
+            latest: 0,
         }
     }
 
@@ -283,8 +295,22 @@ impl Playout {
         if full || self.items.len() >= MAX_ITEMS {
             return Received::Overflow { received_ms: 0 };
         }
-        let mut item = Item {
-            key: self.next_key,
+        self.latest = self.latest.max(part.response);
+        let mut item = self.new_item(part);
+        item.append(pcm);
+        self.insert(item);
+        Received::Stored
+    }
+
+    const fn item_key(&mut self) -> u64 {
+        let key = self.next_key;
+        self.next_key += 1;
+        key
+    }
+
+    fn new_item(&mut self, part: Part<'_>) -> Item {
+        Item {
+            key: self.item_key(),
             response: part.response,
             output_index: part.output_index,
             content_index: part.content_index,
@@ -297,13 +323,38 @@ impl Playout {
             heard: 0,
             ended: false,
             closed: false,
-        };
-        self.next_key += 1;
-        item.append(pcm);
+            disowned: false,
+        }
+    }
+
+    fn insert(&mut self, item: Item) {
         self.pending += item.received;
         let place = self.items.iter().position(|other| other.order() > item.order()).unwrap_or(self.items.len());
         self.items.insert(place, item);
-        Received::Stored
+    }
+
+    /// Plays audio of this box after all that is held, before any later response; 24 kHz. False when it does not fit.
+    ///
+    /// It is paced, counted and flushed like speech of the model, but no cut and no end of it is reported.
+    pub fn play_clip(&mut self, samples: &[i16]) -> bool {
+        if samples.is_empty() || self.pending + samples.len() as u64 > self.limit || self.items.len() >= MAX_ITEMS {
+            return false;
+        }
+        let part = Part { response: self.latest, item_id: "", output_index: u32::MAX, content_index: 0 };
+        let mut item = self.new_item(part);
+        item.chunks.extend(samples.chunks(CHUNK_SAMPLES).map(<[i16]>::to_vec));
+        item.received = samples.len() as u64;
+        (item.ended, item.closed, item.disowned) = (true, true, true);
+        self.insert(item);
+        true
+    }
+
+    /// The session that sent what is held is gone: it still plays, and no later session is told of it.
+    pub fn disown(&mut self) {
+        for item in &mut self.items {
+            (item.ended, item.closed, item.disowned) = (true, true, true);
+        }
+        self.sweep();
     }
 
     /// All audio of an item has come: its last frame may go out padded.
@@ -401,7 +452,7 @@ impl Playout {
     }
 
     fn finish(&mut self, item: Item) {
-        if item.received > 0 {
+        if item.received > 0 && !item.is_clip() {
             self.finished.push_back(Finished {
                 item_id: item.id,
                 content_index: item.content_index,
@@ -432,13 +483,14 @@ impl Playout {
         for item in std::mem::take(&mut self.items) {
             if item.ended && item.is_heard() {
                 self.finish(item);
-            } else {
+            } else if !item.is_clip() {
                 cuts.push(Cut {
                     response: item.response,
                     heard_ms: item.heard / SAMPLES_PER_MS,
                     received_ms: item.received / SAMPLES_PER_MS,
                     content_index: item.content_index,
                     item_id: item.id,
+                    disowned: item.disowned,
                 });
             }
         }

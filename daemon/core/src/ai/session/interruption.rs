@@ -4,7 +4,7 @@ use super::Session;
 use super::io::Effect;
 use super::responses::Ask;
 use crate::ai::client::ClientEvent;
-use crate::media::playout::Playout;
+use crate::media::playout::{Cut, Playout};
 use crate::now::Now;
 
 impl Session {
@@ -51,19 +51,26 @@ impl Session {
             if let Some(response) = self.responses.get_mut(cut.response) {
                 response.settle_item(&cut.item_id);
             }
-            if cut.heard_ms == 0 {
-                self.delete(cut.item_id.clone(), out);
-            } else {
-                let event_id = self.event_id("tr");
-                out.push(Effect::Send(ClientEvent::Truncate {
-                    event_id,
-                    item_id: cut.item_id.clone(),
-                    content_index: cut.content_index,
-                    audio_end_ms: cut.heard_ms,
-                }));
+            // A server that never had the item would only object.
+            if !cut.disowned {
+                self.cut_at_server(&cut, out);
             }
             self.transcripts.cut(&cut);
         }
+    }
+
+    fn cut_at_server(&mut self, cut: &Cut, out: &mut Vec<Effect>) {
+        if cut.heard_ms == 0 {
+            self.delete(cut.item_id.clone(), out);
+            return;
+        }
+        let event_id = self.event_id("tr");
+        out.push(Effect::Send(ClientEvent::Truncate {
+            event_id,
+            item_id: cut.item_id.clone(),
+            content_index: cut.content_index,
+            audio_end_ms: cut.heard_ms,
+        }));
     }
 
     pub(super) fn delete(&mut self, item_id: String, out: &mut Vec<Effect>) {

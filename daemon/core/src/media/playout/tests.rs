@@ -99,7 +99,14 @@ fn an_interruption_cuts_at_what_was_consumed() {
     assert_eq!(flushed.epoch, 2);
     assert_eq!(
         flushed.cuts,
-        [Cut { response: 1, item_id: "a".to_owned(), content_index: 0, heard_ms: 80, received_ms: 1000 }],
+        [Cut {
+            response: 1,
+            item_id: "a".to_owned(),
+            content_index: 0,
+            heard_ms: 80,
+            received_ms: 1000,
+            disowned: false
+        }],
         "the response was done, its audio was not"
     );
     assert!(playout.is_drained());
@@ -206,6 +213,48 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Flush),
     ];
     proptest::collection::vec(step, 0..80)
+}
+
+#[test]
+fn a_clip_plays_after_what_is_held_and_before_later_responses_and_nobody_is_told_of_it() {
+    let mut playout = Playout::new(1024);
+    let (mine, yours, later) = (vec![1; 960], vec![2; 960], vec![3; 960]);
+    assert_eq!(playout.receive(part("a", 0), &pcm(mine)), Received::Stored);
+    assert!(playout.play_clip(&yours));
+    let next = Part { response: 2, ..part("b", 0) };
+    assert_eq!(playout.receive(next, &pcm(later)), Received::Stored);
+    playout.close_response(1);
+    playout.close_response(2);
+    let order: Vec<i16> = drain(&mut playout).iter().map(|frame| frame.samples[0]).collect();
+    assert_eq!(order, [1, 1, 2, 2, 3, 3]);
+    hear(&mut playout, 6);
+    let ended: Vec<String> = std::iter::from_fn(|| playout.next_finished()).map(|done| done.item_id).collect();
+    assert_eq!(ended, ["a", "b"]);
+    assert!(playout.is_drained());
+}
+
+#[test]
+fn a_clip_that_is_cut_leaves_no_trace() {
+    let mut playout = Playout::new(1024);
+    assert!(playout.play_clip(&[5; 4800]));
+    assert_eq!(drain(&mut playout).len(), 10);
+    hear(&mut playout, 3);
+    let flushed = playout.flush().unwrap();
+    assert!(flushed.cuts.is_empty());
+    assert!(playout.is_drained());
+    assert!(!playout.play_clip(&vec![1; 60 * 24_000]), "over the bound");
+}
+
+#[test]
+fn what_a_lost_session_sent_plays_to_its_end_and_is_cut_without_a_word_to_the_next() {
+    let mut playout = Playout::new(1024);
+    assert_eq!(playout.receive(part("a", 0), &pcm(vec![1; 24_010])), Received::Stored);
+    playout.disown();
+    hear(&mut playout, 0);
+    assert_eq!(drain(&mut playout).len(), 51, "the last frame is padded, as no more comes");
+    hear(&mut playout, 10);
+    let cut = playout.flush().unwrap().cuts.remove(0);
+    assert_eq!((cut.heard_ms, cut.disowned), (200, true));
 }
 
 proptest! {
