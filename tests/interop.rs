@@ -22,3 +22,5 @@ mod phone;
 mod sdk;
 #[path = "interop/stage.rs"]
 mod stage;
+#[path = "interop/webrtc_crate.rs"]
+mod webrtc_crate;
