@@ -1,8 +1,9 @@
-//! The far ends that `sauti` is tried against, sans-IO: WhatsApp (Graph and caller), OpenAI Realtime, people, judges.
+//! The far ends that `sauti` is tried against, sans-IO: WhatsApp (Graph and caller), OpenAI Realtime, people, networks, judges.
 //!
 //! They are product: `sauti simulate` runs them on loopback sockets, the tests in virtual time or on sockets.
 
 pub mod audio;
 pub mod caller;
+pub mod network;
 pub mod openai;
 pub mod whatsapp;
