@@ -1,10 +1,20 @@
 //! The papers against the program: commands parse, the configuration is sound, named files exist, no metric, event or
 //! outcome is missing.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    process::Command,
+};
 
 const PAPERS: [&str; 6] =
     ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "daemon/ARCHITECTURE.md", "daemon/RUNBOOK.md", "tests/README.md"];
+
+/// Items of the table of field bugs.
+const FIELD_BUGS: [std::ops::RangeInclusive<u32>; 4] = [3..=9, 11..=27, 51..=55, 58..=66];
+/// Those that may still have a dash; it only ever shrinks.
+const OPEN_FIELD_BUGS: [u32; 21] = [3, 9, 11, 14, 15, 16, 22, 23, 24, 25, 26, 52, 55, 58, 59, 60, 61, 63, 64, 65, 66];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -156,4 +166,67 @@ fn the_readme_names_every_metric_event_and_outcome() {
     for outcome in outcomes {
         assert!(readme.contains(&format!("| `{outcome}` |")), "README.md does not explain the outcome {outcome}");
     }
+}
+
+/// Rust files below the root, with their paths from it.
+fn rust_files() -> BTreeMap<String, String> {
+    let (mut files, mut folders) = (BTreeMap::new(), vec!["daemon".to_owned(), "tests".to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).expect("a folder of the repository") {
+            let entry = entry.expect("its entries");
+            let name = entry.file_name().into_string().expect("file names are UTF-8");
+            let path = format!("{folder}/{name}");
+            match entry.file_type().expect("a file or a folder") {
+                kind if kind.is_dir() && !["node_modules", "target"].contains(&name.as_str()) => folders.push(path),
+                kind if kind.is_file() && name.ends_with(".rs") => {
+                    let text = read(&path);
+                    files.insert(path, text);
+                }
+                _ => {}
+            }
+        }
+    }
+    files
+}
+
+/// Whether `text` holds a test of this name: a function whose attributes, right above it, say so.
+fn has_test(text: &str, name: &str) -> bool {
+    let opening = format!("fn {name}(");
+    text.match_indices(&opening).any(|(at, _)| {
+        let above = text[..at].rsplit_once('\n').map_or("", |(above, _)| above);
+        let mut attributes = above.lines().rev().map(str::trim).take_while(|line| line.starts_with(['#', '/']));
+        attributes.any(|line| line == "#[test]" || line.starts_with("#[tokio::test"))
+    })
+}
+
+#[test]
+fn every_field_bug_has_a_test_that_is_there() {
+    let guide = read("tests/README.md");
+    let (_, section) = guide.split_once("\n## Field bugs\n").expect("tests/README.md has a section Field bugs");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let files = rust_files();
+    let mut seen = Vec::new();
+    for row in section.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let Ok(number) = cells[0].parse::<u32>() else { continue };
+        seen.push(number);
+        let [_, bug, shown] = &*cells else { panic!("item {number}: three cells, not {}", cells.len()) };
+        assert!(!bug.is_empty(), "item {number} does not say what the bug is");
+        let tests: Vec<_> = shown.split('`').skip(1).step_by(2).collect();
+        for test in &tests {
+            let (file, name) =
+                test.split_once("::").unwrap_or_else(|| panic!("item {number}: {test} is no file::test"));
+            let end = format!("/{file}");
+            let found = files.iter().any(|(path, text)| path.ends_with(&end) && has_test(text, name));
+            assert!(found, "item {number}: no test {name} in a file {file}");
+        }
+        if shown.contains('–') {
+            assert!(OPEN_FIELD_BUGS.contains(&number), "item {number} has no test for all of it");
+        } else {
+            let why = shown.strip_prefix("does not apply: ").is_some_and(|why| why.len() > 20);
+            assert!(why || !tests.is_empty(), "item {number} has neither a test nor a reason");
+        }
+    }
+    let wanted: Vec<u32> = FIELD_BUGS.into_iter().flatten().collect();
+    assert_eq!(seen, wanted, "every item once, in order");
 }

@@ -1,10 +1,15 @@
 //! How the daemon goes: killed in mid-call, or told to stop.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
+use sauti::simulate::loopback::phones::Manner;
 use sauti_core::whatsapp::graph::Ask;
+use sauti_sim::openai::Script;
 use sauti_sim::whatsapp::calls::Cause;
 
-use super::world::{Options, World, listen_and_leave, printed, stay, until, until_async};
+use super::world::{Options, World, listen_and_leave, model, printed, stay, until, until_async};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_a_killed_daemon_left_is_closed_at_the_next_start_and_never_answered_again() {
@@ -81,4 +86,40 @@ async fn a_stop_waits_for_the_drain_time_then_hangs_up_with_a_text_and_ends_well
     let texts = world.far.meta.texts().await;
     assert_eq!(texts.len(), 2, "both are written to, each once");
     assert_eq!(world.daemon.entries("SERVICE_STOPPED").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_up_while_it_rings_left_early_and_makes_room_for_the_next() {
+    let options = Options {
+        limits: "max_calls = 1\n",
+        model: Arc::new(|facts| {
+            let mut settings = model(Script::tones(1, Duration::from_secs(1)), facts);
+            // The first caller's session is not ready before she has lost patience; so her call is never accepted.
+            if facts.connection == 0 {
+                settings.latency.session_updated = Duration::from_secs(10);
+            }
+            settings
+        }),
+        ..Options::named("left-early")
+    };
+    let mut world = World::start(options).await;
+    let manner = Manner { gives_up: Some(Duration::from_secs(1)), ..Manner::default() };
+    let lived = world.call_as(0, stay(), manner).await.expect("the phone lives");
+    assert_eq!((&lived.trouble, lived.over, lived.accepted), (&None, Some(Cause::HungUp), None));
+    assert!(lived.connected.is_some(), "her phone is a good one");
+    let wacid = lived.wacid.expect("it rang");
+    let row = world.ended(&wacid).await;
+    assert_eq!((row.outcome.as_deref(), row.fault.as_deref()), (Some("caller_left_early"), Some("caller")));
+    assert_eq!((row.accepted_at, row.first_audio_at), (None, None));
+    assert_eq!((world.asked(Ask::Accept).await, world.asked(Ask::Reject).await), (0, 0));
+    world.until_tables_are_empty().await;
+
+    let next = world.call(1, listen_and_leave()).await.expect("the phone lives");
+    assert_eq!(next.over, Some(Cause::HungUp));
+    assert_eq!(world.ended(&next.wacid.expect("it rang")).await.outcome.as_deref(), Some("completed"));
+    world.until_tables_are_empty().await;
+    assert!(world.far.meta.texts().await.is_empty(), "who hung up is owed nothing");
+    let name = r#"sauti_calls_total{door="whatsapp",outcome="caller_left_early",fault="caller"}"#;
+    assert_eq!(world.metric(name).await, 1.0);
+    assert!(world.stop().await.success());
 }

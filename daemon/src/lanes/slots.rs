@@ -247,6 +247,19 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_full_of_an_epoch_that_is_over_has_room_after_one_look() {
+        let pool = Pool::new(1);
+        let mut slot = pool.take().unwrap();
+        let full = std::iter::from_fn(|| slot.task.down.enqueue(frame(0)).ok()).count();
+        assert!(full >= DOWN_FRAMES - 1, "{full}");
+        slot.task.set_epoch(1);
+        assert_eq!(slot.lane.next_frame(), None, "nothing of the new epoch is there yet");
+        let room = std::iter::from_fn(|| slot.task.down.enqueue(frame(1)).ok()).count();
+        assert_eq!(room, full, "what was flushed takes no room");
+        assert_eq!(slot.lane.next_frame().map(|frame| frame.epoch), Some(1));
+    }
+
+    #[test]
     fn the_count_of_consumed_frames_starts_anew_with_each_epoch() {
         let pool = Pool::new(1);
         let slot = pool.take().unwrap();

@@ -297,6 +297,7 @@ proptest! {
                         prop_assert!(cut.received_ms <= received[item] / 48);
                     }
                     (pushed, heard) = (0, 0);
+                    prop_assert_eq!(playout.depth_ms(), 0);
                 },
             }
             prop_assert_eq!(playout.ahead(), pushed - heard);
