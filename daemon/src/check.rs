@@ -11,6 +11,7 @@ use sauti_core::config::{Config, FORMER_NAMES, SECRETS};
 use serde_json::json;
 
 use crate::cli::{CheckArgs, Exit};
+use crate::clips::Clips;
 use crate::secrets::Secrets;
 
 /// Longest configuration or instruction file that is read; ours are a few kilobytes.
@@ -77,7 +78,7 @@ pub fn load_or_report(path: &Path, secrets: &Secrets) -> Result<Config, Exit> {
 #[must_use]
 pub fn command(args: &CheckArgs) -> Exit {
     let path = &args.config.config;
-    let outcome = load(path, &Secrets::of_this_process());
+    let outcome = load(path, &Secrets::of_this_process()).and_then(with_recordings);
     let exit = if outcome.is_ok() { Exit::Fine } else { Exit::BadConfig };
     let text = match (&outcome, args.json) {
         (Ok(config), true) => as_json(&[], &config.notes, Some(config)),
@@ -88,6 +89,17 @@ pub fn command(args: &CheckArgs) -> Exit {
     // a closed pipe is the reader's own choice and changes no verdict
     drop(io::stdout().lock().write_all(text.as_bytes()));
     exit
+}
+
+/// Reads the operator's recordings as well. `run` goes on with the built-in ones, so only `check` refuses them.
+fn with_recordings(mut config: Config) -> Result<Config, Problems> {
+    let (_, findings) = Clips::load(&config.agent);
+    config.notes.extend(findings.notes);
+    if findings.problems.is_empty() {
+        return Ok(config);
+    }
+    let problems = findings.problems.into_iter().map(|(problem, _)| problem).collect();
+    Err(Problems { problems, notes: config.notes })
 }
 
 fn report(problems: &Problems, path: &Path, colours: bool) -> String {

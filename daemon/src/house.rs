@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::ai::dialer::Dialer;
 use crate::ai::link::Link;
+use crate::clips::Clips;
 use crate::lanes::Lanes;
 use crate::obs::logging::{EventName, Field, log_event};
 use crate::obs::metrics::Metrics;
@@ -48,6 +49,8 @@ pub struct House {
     pub language: Language,
     /// The texts of that language.
     pub texts: Texts,
+    /// The recordings that the box plays by itself.
+    pub clips: Clips,
     /// Seals and hashes.
     pub key: BoxKey,
     /// The ledger.

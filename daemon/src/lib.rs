@@ -5,6 +5,7 @@ pub mod call_task;
 pub mod calls;
 pub mod check;
 pub mod cli;
+pub mod clips;
 pub mod clock;
 pub mod house;
 pub mod http;

@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::ai::dialer::Dialer;
 use crate::cli::{Exit, RunArgs};
+use crate::clips::Clips;
 use crate::house::House;
 use crate::http::serve::Listener;
 use crate::http::{Vitals, admin_routes, public_routes, tls, with_fallbacks};
@@ -173,6 +174,9 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
     let Some((language, texts)) = language::of_call(None, &config.node.languages, &config.agent) else {
         return Err(boot("no language of node.languages has texts under [agent]"));
     };
+    let agent = config.agent.clone();
+    let (clips, findings) = tokio::task::spawn_blocking(move || Clips::load(&agent)).await.map_err(boot)?;
+    findings.log();
     let metrics = Arc::new(Metrics::new());
     let lanes = Lanes::start(&config.media, config.limits.max_calls, dead).map_err(boot)?;
     let tls = tls::client(&config.http.extra_roots).map_err(boot)?;
@@ -188,6 +192,7 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
         languages: config.node.languages.clone(),
         language,
         texts: texts.clone(),
+        clips,
         key: key.clone(),
         store,
         lanes: Arc::new(lanes),

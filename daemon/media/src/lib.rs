@@ -2,6 +2,7 @@
 //!
 //! Time and packets come in as arguments; a lane of the shell drives it. [`webrtc`] is the only file that names the engine.
 
+pub mod ogg_opus;
 pub mod opus;
 pub mod pipeline;
 pub mod webrtc;

@@ -124,6 +124,8 @@ phone_number_id = "{number}"
 graph_url = "http://{graph}"
 [openai]
 url = "http://{realtime}/v1"
+[agent]
+clips = ""
 [agent.en]
 greeting = "Hello! How can I help you today?"
 [ledger]

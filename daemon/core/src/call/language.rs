@@ -26,7 +26,7 @@ mod tests {
             let greeting = language.code().to_owned();
             (*language, Texts { greeting, ..Texts::default() })
         };
-        Agent { instructions: String::new(), texts: languages.iter().map(texts).collect() }
+        Agent { texts: languages.iter().map(texts).collect(), ..Agent::default() }
     }
 
     fn chosen(known: Option<Language>, preferred: &[Language], tables: &[Language]) -> Option<Language> {

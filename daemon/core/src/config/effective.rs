@@ -4,6 +4,7 @@
 //! configuration, except that `instructions_file` has become its content.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 use super::values::written;
@@ -116,6 +117,7 @@ impl Config {
         }
         page.table("[agent]");
         page.text("instructions", &self.agent.instructions);
+        page.text("clips", self.agent.clips.as_deref().unwrap_or_else(|| Path::new("")).display());
         for (language, texts) in &self.agent.texts {
             page.table(&format!("[agent.{}]", Language::code(*language)));
             page.text("greeting", &texts.greeting);

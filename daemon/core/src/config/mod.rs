@@ -352,10 +352,12 @@ pub enum Detection {
 }
 
 /// `[agent]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Agent {
     /// What the model is told about its job; read from `instructions_file` when that is set.
     pub instructions: String,
+    /// Folder of recordings that stand over the built-in ones, `LANG/NAME.opus`; it need not exist. `None` = none.
+    pub clips: Option<PathBuf>,
     /// Texts per language.
     pub texts: BTreeMap<Language, Texts>,
 }
@@ -373,6 +375,14 @@ pub struct Texts {
     pub apology: String,
     /// Spoken shortly before `max_call`, word for word.
     pub goodbye: String,
+}
+
+impl Texts {
+    /// The texts that a language has when the file says nothing else.
+    #[must_use]
+    pub fn built_in(language: Language) -> Self {
+        texts::of(language)
+    }
 }
 
 /// `[ledger]`.

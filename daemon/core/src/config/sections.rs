@@ -398,6 +398,11 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
     if section.has("instructions") && section.has("instructions_file") {
         context.book.note("agent.instructions", "is not used: instructions_file stands over it");
     }
+    let clips = section.read_or(
+        "clips",
+        |value| if value.as_str() == Some("") { Ok(None) } else { file_path(value).map(Some) },
+        || Some(PathBuf::from("/etc/sauti/clips")),
+    );
     let mut tables = BTreeMap::new();
     for language in Language::ALL {
         let table = section.section(language.code());
@@ -418,7 +423,7 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
     }
     section.finish();
     let instructions = file.or(written).map_or_else(|| texts::INSTRUCTIONS.to_owned(), |Given { value, .. }| value);
-    Agent { instructions, texts: if tables.is_empty() { texts::all() } else { tables } }
+    Agent { instructions, clips: clips.value, texts: if tables.is_empty() { texts::all() } else { tables } }
 }
 
 fn ledger(section: Section<'_, '_>) -> Ledger {
