@@ -5,5 +5,6 @@
 pub mod ogg_opus;
 pub mod opus;
 pub mod pipeline;
+pub mod voice;
 pub mod webrtc;
 pub mod webrtc_sdp;

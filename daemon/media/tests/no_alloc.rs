@@ -11,6 +11,7 @@ use sauti_core::media::level::{Tone, tone_level};
 use sauti_core::media::rtp::{HEADER_BYTES, RtpPacket};
 use sauti_media::opus::MAX_ENCODED_BYTES;
 use sauti_media::pipeline::{CallerAudio, CallerAudioSettings, Heard, Received};
+use sauti_media::voice::VoiceDetector;
 
 /// Packet `n` of the far end, spread over the wire as networks do: lost, late, twice, with keys and rubbish between.
 fn deliver(leg: &mut CallerAudio, now: Instant, n: u32, bytes: &[u8]) {
@@ -35,8 +36,10 @@ fn a_minute_of_a_leg_allocates_nothing() {
     let start = Instant::now();
     let mut leg = CallerAudio::new(CallerAudioSettings::default()).unwrap();
     let mut far = CallerAudio::new(CallerAudioSettings::default()).unwrap();
+    let mut detector = VoiceDetector::default();
     let (mut tone, mut frame) = (Tone::new(440.0, 0.3), [0; FRAME_SAMPLES]);
     let (mut voiced, mut clean, mut digits) = (0_u32, 0_u32, 0);
+    let mut loudest = -100.0_f32;
     let counted = measure(|| {
         for n in 0..3000_u32 {
             let now = start + Duration::from_millis(u64::from(n) * 20);
@@ -58,6 +61,7 @@ fn a_minute_of_a_leg_allocates_nothing() {
                 deliver(&mut leg, now, n, &bytes[..HEADER_BYTES + out.len]);
             }
             let heard = leg.pull(now + Duration::from_millis(4), &mut frame);
+            loudest = detector.hear(&frame).dbfs.max(loudest);
             voiced += u32::from(heard == Heard::Voice);
             clean += u32::from(tone_level(&frame, 440.0) > 0.9);
             let mut room = [0; MAX_ENCODED_BYTES];
@@ -73,6 +77,7 @@ fn a_minute_of_a_leg_allocates_nothing() {
     assert!(voiced > 1800, "{voiced}");
     assert!(clean > 1200, "{clean}");
     assert!(digits > 40, "{digits}");
+    assert!(loudest > -20.0, "{loudest}");
     let report = leg.report();
     assert!(report.jitter.lost > 0 && report.concealed > 0 && report.comfort > 0 && report.strangers > 0);
 }
