@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use sauti_sim::network::Percent;
 
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/sauti/config.toml";
@@ -107,12 +108,28 @@ pub struct SimulateArgs {
     /// How late webhooks arrive, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60_000))]
     pub lag: u32,
+    /// Packets lost on the way between phone and box, each way, in percent; two in a row on average.
+    #[arg(long, value_name = "PCT", default_value = "0", value_parser = percent)]
+    pub loss: Percent,
+    /// How much longer packets may be under way, each way, in milliseconds: half a normal distribution of this
+    /// standard deviation.
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub jitter: u32,
+    /// In each call nothing passes for so many seconds, from 8 s after its beginning on.
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60))]
+    pub outage: u32,
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub json: bool,
     /// Write every frame that the daemon sent to the model into a file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub frames: Option<PathBuf>,
+}
+
+/// Reads a share in percent.
+fn percent(text: &str) -> Result<Percent, String> {
+    let figure: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    Percent::new(figure)
 }
 
 /// Arguments of `sauti calls`.
@@ -186,12 +203,19 @@ mod tests {
             panic!()
         };
         assert_eq!((simulate.calls, simulate.seconds, simulate.lag), (50, Some(30), 2000));
+        let Ok(Every::Simulate(bad)) = parse("sauti simulate --loss 2.5 --jitter 40 --outage 5") else { panic!() };
+        assert_eq!((f64::from(bad.loss), bad.jitter, bad.outage), (2.5, 40, 5));
         let Ok(Every::Calls(calls)) = parse("sauti calls list --follow --json") else { panic!() };
         assert!(calls.json && matches!(calls.what, Some(CallsCommand::List { follow: true, last: 50 })));
         let Ok(Every::Calls(calls)) = parse("sauti calls show 17 --config a.toml") else { panic!() };
         assert_eq!(calls.config.config.to_str(), Some("a.toml"));
-        for wrong in ["sauti run --wibble", "sauti simulate --calls 0", "sauti simulate --door fax", "sauti calls show"]
-        {
+        for wrong in [
+            "sauti run --wibble",
+            "sauti simulate --calls 0",
+            "sauti simulate --door fax",
+            "sauti simulate --loss 101",
+            "sauti calls show",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -141,8 +141,13 @@ impl World {
         let mut calls = JoinSet::new();
         for (number, identity) in self.identities.iter().enumerate() {
             let plan = self.plan(number, identity, speech);
-            calls.spawn(phones::call(
+            let network = Some(self.spec.network()).filter(|network| !network.is_perfect()).map(|settings| {
+                let seed = self.spec.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
+                phones::Network { settings, seed }
+            });
+            calls.spawn(phones::call_as(
                 plan,
+                phones::Manner { network, ..phones::Manner::default() },
                 Arc::clone(&self.certificate),
                 self.emulators.meta.clone(),
                 Arc::clone(&self.tally),

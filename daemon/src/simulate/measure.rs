@@ -50,6 +50,7 @@ pub(super) fn report(judge: &mut Judge, evidence: &Evidence<'_>) -> CallReport {
         ai_share: person.share_heard(),
         break_ins: person.said.iter().filter(|said| said.broke_in).count(),
         lost_frames: lived.ear.missing_frames,
+        lost_up: lived.ways.map_or(0, |(up, _)| up.lost + up.cut_off + up.overflowed),
         longest_gap_ms: longest_gap(&lived.ear.arrivals),
         early_packets: lived.ear.early,
         sources: lived.ear.sources.len(),
@@ -78,7 +79,8 @@ pub(super) fn report(judge: &mut Judge, evidence: &Evidence<'_>) -> CallReport {
 
 fn content(judge: &mut Judge, report: &mut CallReport, lived: &Lived, model: &Record) {
     let said: Vec<Utterance> = lived.person.said.iter().map(|said| Utterance::new(said.samples.clone())).collect();
-    report.heard_up = judge.heard(&said, &model.appended).percent();
+    let up = judge.heard(&said, &model.appended);
+    (report.heard_up, report.windows_up) = (up.percent(), up.sent_windows);
     let spoken: Vec<Utterance> = model
         .spoken
         .iter()
@@ -91,7 +93,8 @@ fn content(judge: &mut Judge, report: &mut CallReport, lived: &Lived, model: &Re
             utterance
         })
         .collect();
-    report.heard_down = judge.heard(&spoken, &lived.person.heard).percent();
+    let down = judge.heard(&spoken, &lived.person.heard);
+    (report.heard_down, report.windows_down) = (down.percent(), down.sent_windows);
     let started: Vec<Instant> = model.instants_of("input_audio_buffer.speech_started").collect();
     for said in lived.person.said.iter().filter(|said| said.broke_in) {
         // The event that answers this interruption, and the speech that was cut by it.

@@ -73,6 +73,7 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
         seed: args.seed,
         load: args.load,
         lag_ms: args.lag,
+        way: report::Way { loss: args.loss, jitter_ms: args.jitter, outage_s: args.outage },
         phone_number_id: "100000000000002".to_owned(),
         access_token: secret(&random)?,
         app_secret: secret(&random)?,
@@ -87,7 +88,7 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
     let daemon = Daemon::start(&spec, graph, realtime).await?;
     let before = process::usage(daemon.pid());
     far.tell(&Go { webhook: format!("http://{}/webhooks/whatsapp", daemon.public()) }).await?;
-    let mut report = Report { seed: args.seed, ..Report::default() };
+    let mut report = Report { seed: args.seed, way: spec.way, ..Report::default() };
     let mut up = None;
     let mut progress = Progress::new(!args.json);
     loop {

@@ -3,9 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sauti_sim::network::{PathSettings, Percent, Window};
 use serde::{Deserialize, Serialize};
 
-use super::report::CallReport;
+use super::report::{CallReport, Way};
+
+/// An outage begins so long after the phone has begun to dial: in the middle of the first turns.
+const OUTAGE_AFTER: Duration = Duration::from_secs(8);
+/// Packets lost in a row, on average: mobile networks lose in bursts.
+const LOST_IN_A_ROW: u32 = 2;
 
 /// What the far ends are told first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +26,8 @@ pub(super) struct Spec {
     pub(super) load: bool,
     /// How late webhooks arrive.
     pub(super) lag_ms: u32,
+    /// The network between phones and box.
+    pub(super) way: Way,
     /// The number's id at Graph.
     pub(super) phone_number_id: String,
     /// Secrets of this run; made for it, worth nothing elsewhere.
@@ -35,6 +43,18 @@ pub(super) struct Spec {
 }
 
 impl Spec {
+    /// The network between phones and box, either way.
+    pub(super) fn network(&self) -> PathSettings {
+        let outage = Duration::from_secs(u64::from(self.way.outage_s));
+        PathSettings {
+            loss: self.way.loss,
+            burst_packets: if self.way.loss == Percent::default() { 0 } else { LOST_IN_A_ROW },
+            jitter_ms: self.way.jitter_ms,
+            outages: if outage.is_zero() { Vec::new() } else { vec![Window::once(OUTAGE_AFTER, outage)] },
+            ..PathSettings::default()
+        }
+    }
+
     /// How long a call may last.
     pub(super) fn length(&self) -> Duration {
         Duration::from_secs(u64::from(self.seconds.unwrap_or(if self.load { 30 } else { 90 })))

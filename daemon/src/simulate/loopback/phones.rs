@@ -11,6 +11,7 @@ use sauti_media::webrtc::Certificate;
 use sauti_media::webrtc_sdp::OfferShape;
 use sauti_sim::caller::person::{Person, Step};
 use sauti_sim::caller::phone::{Ear, Phone};
+use sauti_sim::network::{Counts, Path, PathSettings};
 use sauti_sim::whatsapp::calls::Cause;
 use sauti_sim::whatsapp::person::Person as Identity;
 use sauti_sim::whatsapp::webhooks::Generation;
@@ -41,7 +42,7 @@ pub struct Plan {
 }
 
 /// How a phone differs from one that does as it should.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Manner {
     /// The keys of this call's webhooks, if other than usual.
     pub generation: Option<Generation>,
@@ -51,6 +52,35 @@ pub struct Manner {
     pub deaf: bool,
     /// The person hangs up so long after the phone began to ring, answered or not.
     pub gives_up: Option<Duration>,
+    /// What lies between phone and box, from the first datagram on; nothing unless it is said.
+    pub network: Option<Network>,
+}
+
+/// A network between phone and box, alike in both directions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Network {
+    /// What each way is like.
+    pub settings: PathSettings,
+    /// Decides by chance what happens to which datagram.
+    pub seed: u64,
+}
+
+/// Both ways with the datagrams on them; the address is the box's.
+#[derive(Debug)]
+struct Ways {
+    up: Path<(SocketAddr, Vec<u8>)>,
+    down: Path<(SocketAddr, Vec<u8>)>,
+}
+
+impl Ways {
+    fn new(network: &Network, start: Instant) -> Self {
+        let path = |seed| Path::new(&network.settings, seed, start);
+        Self { up: path(network.seed), down: path(!network.seed) }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.up.deadline().into_iter().chain(self.down.deadline()).min()
+    }
 }
 
 /// What a call left behind at the phone.
@@ -78,6 +108,8 @@ pub struct Lived {
     pub person: Person,
     /// What was noticed about the packets.
     pub ear: Ear,
+    /// What became of the datagrams towards the box and of those from it; `None` without a network.
+    pub ways: Option<(Counts, Counts)>,
     /// What went wrong at the phone itself.
     pub trouble: Option<String>,
 }
@@ -96,6 +128,7 @@ impl Lived {
             over: None,
             person: Person::new(Vec::new()),
             ear: Ear::default(),
+            ways: None,
             trouble: None,
         }
     }
@@ -145,9 +178,11 @@ async fn dial(
     let line =
         meta.ring(plan.identity, Pii::new(offer), manner.generation).await.ok_or("Meta did not let the call ring")?;
     tally.ringing();
-    let mut talk = Talk { phone, socket, length: plan.length, reported: None, manner };
+    let ways = manner.network.as_ref().map(|network| Ways::new(network, Instant::now()));
+    let mut talk = Talk { phone, socket, ways, length: plan.length, reported: None, manner };
     talk.run(line, meta, tally, lived).await;
     lived.connected = talk.phone.connected();
+    lived.ways = talk.ways.as_ref().map(|ways| (ways.up.counts(), ways.down.counts()));
     lived.person = std::mem::replace(&mut talk.phone.person, Person::new(Vec::new()));
     lived.ear = std::mem::take(&mut talk.phone.ear);
     Ok(())
@@ -162,6 +197,7 @@ fn created_ms(age: Duration) -> u64 {
 struct Talk {
     phone: Phone,
     manner: Manner,
+    ways: Option<Ways>,
     socket: UdpSocket,
     length: Duration,
     reported: Option<Instant>,
@@ -177,11 +213,16 @@ impl Talk {
         let mut hung_up = false;
         let gives_up = self.manner.gives_up.map(|after| Instant::now() + after);
         loop {
-            let due = self.phone.deadline();
+            let arrives = self.ways.as_ref().and_then(Ways::deadline);
+            let due = self.phone.deadline().into_iter().chain(arrives).min();
             tokio::select! {
                 at = &mut posted, if lived.posted.is_none() => lived.posted = at.ok(),
                 received = self.socket.recv_from(&mut buffer), if !self.manner.deaf => if let Ok((length, from)) = received {
-                    self.receive(from, &buffer[..length], meta, &wacid).await;
+                    let datagram = &buffer[..length];
+                    match &mut self.ways {
+                        Some(ways) => ways.down.send(Instant::now(), (from, datagram.to_vec())),
+                        None => self.receive(from, datagram, meta, &wacid).await,
+                    }
                 },
                 told = news.recv() => match told {
                     Some(ToPhone::Answer(sdp)) => {
@@ -212,10 +253,22 @@ impl Talk {
                 },
                 () = sleep_until(due) => self.phone.handle_timeout(Instant::now()),
             }
+            self.arrive(meta, &wacid).await;
             self.transmit().await;
         }
         self.phone.hang_up(Instant::now());
         self.transmit().await;
+    }
+
+    /// Hands over what has come to the end of its way, in both directions.
+    async fn arrive(&mut self, meta: &MetaLink, wacid: &Pii) {
+        let now = Instant::now();
+        while let Some((from, datagram)) = self.ways.as_mut().and_then(|ways| ways.down.receive(now)) {
+            self.receive(from, &datagram, meta, wacid).await;
+        }
+        while let Some((to, datagram)) = self.ways.as_mut().and_then(|ways| ways.up.receive(now)) {
+            self.socket.send_to(&datagram, to).await.ok();
+        }
     }
 
     async fn receive(&mut self, from: SocketAddr, datagram: &[u8], meta: &MetaLink, wacid: &Pii) {
@@ -231,6 +284,10 @@ impl Talk {
     async fn transmit(&mut self) {
         while let Some((to, datagram)) = self.phone.poll_transmit() {
             if self.manner.deaf {
+                continue;
+            }
+            if let Some(ways) = &mut self.ways {
+                ways.up.send(Instant::now(), (to, datagram.as_ref().to_vec()));
                 continue;
             }
             // Loopback: what does not go is lost like on a link.
