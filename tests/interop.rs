@@ -1,4 +1,5 @@
 //! The real daemon between far ends that nobody here wrote: a browser, aiortc, the `webrtc` crate, OpenAI's packages.
+//! And its ears alone, in virtual time, before a judge that nobody here wrote (`concealment`).
 //!
 //! The outside programs are the scripts in `tests/interop`; `.ci/setup tests` installs what they need.
 
@@ -6,6 +7,8 @@
 mod aiortc;
 #[path = "interop/browser.rs"]
 mod browser;
+#[path = "interop/concealment.rs"]
+mod concealment;
 #[path = "interop/desk.rs"]
 mod desk;
 #[path = "interop/ears.rs"]
@@ -16,6 +19,8 @@ mod handset;
 mod namespace;
 #[path = "interop/outside.rs"]
 mod outside;
+#[path = "interop/packets.rs"]
+mod packets;
 #[path = "interop/phone.rs"]
 mod phone;
 #[path = "interop/sdk.rs"]

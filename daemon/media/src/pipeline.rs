@@ -74,7 +74,7 @@ pub enum Heard {
     Voice,
     /// At least in part invented for what is missing.
     Concealed,
-    /// Silence: the sender sends nothing.
+    /// The sender sends nothing: the noise of its room as the decoder goes on with it, later silence.
     Comfort,
     /// Silence: nothing has come yet, or the leg is muted.
     Nothing,
@@ -110,13 +110,15 @@ pub struct AudioReport {
     pub sources: u64,
     /// Keys told.
     pub digits: u64,
+    /// Keys not told because they came faster than anybody presses them.
+    pub digits_refused: u64,
     /// Frames pulled that hold voice alone.
     pub voice: u64,
     /// Frames pulled that were concealed at least in part.
     pub concealed: u64,
     /// Lost packets rebuilt from, or guessed beside, the packet behind them; part of `concealed`.
     pub recovered: u64,
-    /// Frames pulled of silence while the sender is silent.
+    /// Frames pulled of room noise or silence while the sender is silent.
     pub comfort: u64,
     /// Frames pulled before the first packet, or muted.
     pub nothing: u64,
@@ -143,6 +145,7 @@ impl Default for AudioReport {
             undecodable: 0,
             sources: 0,
             digits: 0,
+            digits_refused: 0,
             voice: 0,
             concealed: 0,
             recovered: 0,

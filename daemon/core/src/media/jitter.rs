@@ -4,9 +4,9 @@
 //! lost; the pipeline decodes. Sequence numbers give the order, timestamps the time.
 //!
 //! Every packet has a *delay*: how long after the quickest possible arrival it is played (see [`super::transit`]). The
-//! target is one frame plus the lateness seen lately. Playout grows towards it by standing still for a tick
-//! ([`Pulled::Starved`]) and shrinks by one frame at a time ([`Pulled::Surplus`]), sooner where it is quiet, so that a
-//! backlog never stays. What arrived within the delay is never given up.
+//! target is one frame plus the lateness seen lately. Playout grows towards it by one frame ([`Pulled::Scarce`], or
+//! [`Pulled::Starved`] where there is nothing) and shrinks by one frame at a time ([`Pulled::Surplus`]), sooner where it is
+//! quiet, so that a backlog never stays. What arrived within the delay is never given up.
 
 use std::time::{Duration, Instant};
 
@@ -27,12 +27,17 @@ const PATIENCE: u32 = 5;
 /// Delay may lie this far under the target before playout waits, and this far above before it hurries, in µs.
 const SLACK_LOW: i64 = 10_000;
 const SLACK_HIGH: i64 = 30_000;
+/// How far above the target playout hurries where it is quiet: a frame can be left out and the target still be met.
+const SLACK_QUIET: i64 = TICK;
+/// What comes this late was held back by an outage. It says nothing of what will come, and no buffer waits so long.
+const OUTAGE: i64 = 1_000_000;
 /// A transit that leaps this far is a new media clock, not the network.
 const CLOCK_LEAP: i64 = 2_000_000;
 /// One tick.
 const TICK: i64 = 20_000;
-/// Longer than this between two pulls, in µs, and it was the lane that stood still, not the network.
-const STALL: i64 = 30_000;
+/// So much longer between two pulls than the audio of the first one lasts, in µs, and it was the lane that stood still,
+/// not the network.
+const STALL: i64 = 10_000;
 
 /// The limits of one buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +101,8 @@ pub enum Pulled<'a> {
     Voice(&'a [u8]),
     /// The next packet, of which there are too many: decode it, but blend it into the one that the following pull brings.
     Surplus(&'a [u8]),
+    /// The next packet, of which there are too few: decode it and stretch it by one frame, so that the delay grows.
+    Scarce(&'a [u8]),
     /// A packet that did not come in time. Rebuild it from `next`, the packet right behind it, or conceal.
     Lost {
         /// Length of what is missing, in ticks of the clock.
@@ -132,7 +139,7 @@ pub struct JitterReport {
     pub resets: u64,
     /// Packets of no use: far-off numbers or too long.
     pub strays: u64,
-    /// Ticks in which playout stood still.
+    /// Ticks in which playout stood still, or was stretched by a frame.
     pub starved: u64,
     /// Packets blended away or cut to lower the delay.
     pub shed: u64,
@@ -170,7 +177,11 @@ pub struct JitterBuffer {
     last_timestamp: Option<(i64, u32)>,
     era: u32,
     window: TransitWindow,
+    /// Transit of the packet before, while what an outage held back is coming in.
+    draining: Option<i64>,
     last_pull: Option<i64>,
+    /// Length of the audio that the last pull gave.
+    given: i64,
     /// Follows a stray: if it comes, a new stream has begun.
     expected_stray: Option<u16>,
     /// Number of the packet whose turn is next.
@@ -185,6 +196,7 @@ pub struct JitterBuffer {
     ever_played: bool,
     /// Non-audio took the last number: the sender is not talking.
     paused: bool,
+    has_paused: bool,
     dry: u32,
     last_adjusted: i64,
     depth: i64,
@@ -221,7 +233,9 @@ impl JitterBuffer {
             last_timestamp: None,
             era: 0,
             window: TransitWindow::new(),
+            draining: None,
             last_pull: None,
+            given: TICK,
             expected_stray: None,
             next: 0,
             next_timestamp: 0,
@@ -231,6 +245,7 @@ impl JitterBuffer {
             playing: false,
             ever_played: false,
             paused: false,
+            has_paused: false,
             dry: 0,
             last_adjusted: i64::MIN / 2,
             depth: 0,
@@ -324,13 +339,22 @@ impl JitterBuffer {
 
     fn observe(&mut self, now: i64, timestamp: i64) {
         let mut transit = now - timestamp;
+        if self.draining.is_some_and(|before| transit <= before - TICK / 2) {
+            // Each is less late than the one before: the backlog still comes in, and only its end tells how the network is.
+            self.window = TransitWindow::new();
+            self.window.observe(transit);
+            self.draining = Some(transit);
+            return;
+        }
+        let late = self.window.base().is_some_and(|base| transit - base > OUTAGE);
+        self.draining = late.then_some(transit);
         if self.window.base().is_some_and(|base| (transit - base).abs() > CLOCK_LEAP) {
             self.window = TransitWindow::new();
             self.era = self.era.wrapping_add(1);
             self.report.resets += 1;
         }
         if let (Some(base), Some(pulled)) = (self.window.base(), self.last_pull)
-            && now - pulled > STALL
+            && now - pulled > self.given + STALL
         {
             // It may have lain in the socket since the last pull; only what was late by then is the network's doing.
             transit = transit.min(base.max(pulled - timestamp));
@@ -392,6 +416,7 @@ impl JitterBuffer {
         let Some(origin) = self.origin else { return Pulled::Empty };
         let now = micros(now.saturating_duration_since(origin));
         self.last_pull = Some(now);
+        self.given = TICK;
         let now = now + micros(ahead);
         let target = self.target();
         loop {
@@ -411,11 +436,13 @@ impl JitterBuffer {
                 self.cut(now, target);
                 continue;
             }
-            return if head.sequence == self.next {
-                self.play(now, target, delay, quiet, head)
-            } else {
-                self.miss(now, target, delay, quiet, &head)
-            };
+            if head.sequence == self.next {
+                return self.play(now, target, delay, quiet, head);
+            }
+            if self.is_concealed(now, target, delay, &head) {
+                continue;
+            }
+            return self.miss(now, target, quiet, &head);
         }
     }
 
@@ -423,18 +450,15 @@ impl JitterBuffer {
     fn play(&mut self, now: i64, target: i64, delay: Option<i64>, quiet: bool, head: Entry) -> Pulled<'_> {
         let late_enough = delay.unwrap_or(target);
         let pause = head.era == self.next_era && head.timestamp > self.next_timestamp;
+        self.has_paused |= pause;
         if pause && late_enough < target {
             self.dry = 0;
             return Pulled::Silence;
         }
-        if !pause && late_enough + SLACK_LOW < target && self.may_adjust(now, quiet, 60_000) {
-            self.last_adjusted = now;
-            self.report.starved += 1;
-            return Pulled::Starved;
-        }
+        let scarce = !pause && late_enough + SLACK_LOW < target && self.may_adjust(now, quiet, 60_000);
         let excess = self.excess(delay, target, &head);
         let pace = if excess > 100_000 { 100_000 } else { 200_000 };
-        let surplus = excess > SLACK_HIGH
+        let surplus = excess > if quiet { SLACK_QUIET } else { SLACK_HIGH }
             && self.followed(&head)
             && self.may_adjust(now, quiet && now - self.last_adjusted >= 2 * TICK, pace);
         self.entries[index(head.sequence)] = None;
@@ -447,6 +471,13 @@ impl JitterBuffer {
         self.paused = false;
         self.depth = late_enough;
         let payload = self.payloads.get(usize::from(head.slot)).and_then(|p| p.get(..head.len)).unwrap_or(&[]);
+        self.given = TICK.max(i64::from(head.ticks) * 1_000_000 / i64::from(self.settings.clock_rate));
+        if scarce {
+            self.last_adjusted = now;
+            self.report.starved += 1;
+            self.given += TICK;
+            return Pulled::Scarce(payload);
+        }
         if surplus {
             self.last_adjusted = now;
             self.report.shed += 1;
@@ -455,31 +486,58 @@ impl JitterBuffer {
         Pulled::Voice(payload)
     }
 
+    /// What was concealed while nothing at all was there need not be concealed once more: each of those ticks stands for
+    /// a missing packet, unless the delay is to grow. So the sound behind the hole comes when it should, and the last lost
+    /// packet can still be rebuilt. True when a packet's turn passed that way.
+    fn is_concealed(&mut self, now: i64, target: i64, delay: Option<i64>, head: &Entry) -> bool {
+        if self.dry == 0 {
+            return false;
+        }
+        let ticks = self.missing_ticks(head);
+        let due = self.delay(now, self.next_timestamp, self.next_era);
+        if due.is_some_and(|due| due - self.to_micros(i64::from(ticks)) + SLACK_LOW >= target) {
+            self.dry -= 1;
+            self.give_up(ticks);
+            return true;
+        }
+        if delay.is_none_or(|delay| delay >= target) {
+            self.jump_to(head);
+            return true;
+        }
+        false
+    }
+
     /// The packet whose turn it is has not come, but a later one has.
-    fn miss(&mut self, now: i64, target: i64, delay: Option<i64>, quiet: bool, head: &Entry) -> Pulled<'_> {
-        let missing = head.sequence - self.next;
+    fn miss(&mut self, now: i64, target: i64, quiet: bool, head: &Entry) -> Pulled<'_> {
         let due = self.delay(now, self.next_timestamp, self.next_era);
         if due.is_some_and(|due| due + SLACK_LOW < target) && self.may_adjust(now, quiet, 60_000) {
             self.last_adjusted = now;
             self.report.starved += 1;
             return Pulled::Starved;
         }
-        // What was concealed while nothing at all was there need not be concealed once more.
-        if self.dry > 0 && delay.is_none_or(|delay| delay >= target) {
-            self.jump_to(head);
-            return self.play(now, target, delay, quiet, *head);
-        }
-        let span = (head.timestamp - self.next_timestamp) / missing.max(1);
+        let missing = head.sequence - self.next;
+        let ticks = self.missing_ticks(head);
+        self.give_up(ticks);
+        self.given = TICK.max(self.to_micros(i64::from(ticks)));
+        let next = (missing == 1).then(|| self.payloads.get(usize::from(head.slot))).flatten();
+        Pulled::Lost { ticks, next: next.and_then(|payload| payload.get(..head.len)) }
+    }
+
+    /// Length of the packet whose turn it is and that has not come: the hole up to `head` in equal parts.
+    fn missing_ticks(&self, head: &Entry) -> u32 {
+        let span = (head.timestamp - self.next_timestamp) / (head.sequence - self.next).max(1);
         let longest = i64::from(self.settings.clock_rate / 8);
-        let ticks = match u32::try_from(span) {
+        match u32::try_from(span) {
             Ok(ticks) if head.era == self.next_era && ticks > 0 && span <= longest => ticks,
             _ => self.last_ticks,
-        };
+        }
+    }
+
+    /// The turn of a packet that has not come is over.
+    fn give_up(&mut self, ticks: u32) {
         self.next += 1;
         self.next_timestamp += i64::from(ticks);
         self.report.lost += 1;
-        let next = (missing == 1).then(|| self.payloads.get(usize::from(head.slot))).flatten();
-        Pulled::Lost { ticks, next: next.and_then(|payload| payload.get(..head.len)) }
     }
 
     fn run_dry(&mut self) -> Pulled<'_> {
@@ -559,12 +617,20 @@ impl JitterBuffer {
         self.last_timestamp = None;
         self.era = self.era.wrapping_add(1);
         self.window = TransitWindow::new();
+        self.draining = None;
+        self.has_paused = false;
         self.expected_stray = None;
         self.floating = true;
         self.playing = false;
         self.paused = false;
         self.dry = 0;
         self.report.resets += 1;
+    }
+
+    /// True if this stream has left out packets without losing them: its sender saves silence (DTX).
+    #[must_use]
+    pub const fn has_paused(&self) -> bool {
+        self.has_paused
     }
 
     /// The figures of this moment.

@@ -16,8 +16,15 @@ const QUIET_DBFS: f32 = -45.0;
 const RISE: usize = 60;
 /// More pulls than the shortest packets (2.5 ms) need for a frame.
 const MAX_PULLS: usize = 40;
-/// Room for what is left of the frame before, and the longest packet behind it.
-const CARRY: usize = FRAME_SAMPLES + MAX_PACKET_SAMPLES;
+/// Room for what is left of the frame before, the frame that a stretch adds, and the longest packet behind them.
+const CARRY: usize = 2 * FRAME_SAMPLES + MAX_PACKET_SAMPLES;
+/// Frames of comfort noise before it fades to nothing: a sender that saves silence (DTX) refreshes it every 400 ms, and who
+/// says nothing for longer is not there.
+const COMFORT: u32 = 30;
+/// Keys that may come at once, and how long each next one takes: nobody presses ten a second for long, and a flood would
+/// fill the queue of the call task.
+const KEYS_AT_ONCE: u32 = 16;
+const KEY_EVERY: Duration = Duration::from_millis(60);
 /// A telephone event this much older than the last one (5 s) is not its repetition but a new clock.
 const EVENT_MEMORY: i32 = -240_000;
 
@@ -36,6 +43,8 @@ pub(super) struct Hearing {
     /// Decoded and not yet pulled.
     carry: Box<[i16; CARRY]>,
     carry_len: usize,
+    /// The frame pulled last, as it was before any muting.
+    last: Box<[i16; FRAME_SAMPLES]>,
     /// The carry holds invented audio.
     carry_concealed: bool,
     /// The frame pulled last was not silence.
@@ -46,6 +55,13 @@ pub(super) struct Hearing {
     /// A source that sent one packet: with the next one it takes over.
     candidate: Option<u32>,
     last_event: Option<u32>,
+    /// The sender leaves out packets where nothing is said, as far as can be told.
+    saves_silence: bool,
+    /// Frames of comfort noise since the last packet.
+    comfort: u32,
+    /// Keys that may still be told, and when that was last counted.
+    keys: u32,
+    keys_at: Option<Instant>,
 }
 
 impl Hearing {
@@ -60,6 +76,7 @@ impl Hearing {
             surplus_len: 0,
             carry: Box::new([0; CARRY]),
             carry_len: 0,
+            last: Box::new([0; FRAME_SAMPLES]),
             carry_concealed: false,
             sounding: false,
             level: SILENCE_DBFS,
@@ -67,6 +84,10 @@ impl Hearing {
             ssrc: None,
             candidate: None,
             last_event: None,
+            saves_silence: false,
+            comfort: 0,
+            keys: KEYS_AT_ONCE,
+            keys_at: None,
         })
     }
 
@@ -140,8 +161,24 @@ impl Hearing {
             12..=15 => char::from(b'A' + event - 12),
             _ => return Received::Event,
         };
+        if !self.may_tell_key(now) {
+            report.digits_refused += 1;
+            return Received::Event;
+        }
         report.digits += 1;
         Received::Digit(digit)
+    }
+
+    fn may_tell_key(&mut self, now: Instant) -> bool {
+        let since = self.keys_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let earned = u32::try_from(since.as_millis() / KEY_EVERY.as_millis()).unwrap_or(u32::MAX);
+        if earned > 0 || self.keys_at.is_none() {
+            self.keys = self.keys.saturating_add(earned).min(KEYS_AT_ONCE);
+            self.keys_at = Some(now);
+        }
+        let may = self.keys > 0;
+        self.keys = self.keys.saturating_sub(1);
+        may
     }
 
     pub(super) fn pull(&mut self, now: Instant, out: &mut [i16; FRAME_SAMPLES], report: &mut AudioReport) -> Heard {
@@ -157,6 +194,7 @@ impl Hearing {
         if self.carry_len == 0 {
             self.carry_concealed = false;
         }
+        *self.last = *out;
         self.level = if len == 0 { SILENCE_DBFS } else { rms_dbfs(out) };
         let heard = if self.muted {
             out.fill(0);
@@ -176,16 +214,29 @@ impl Hearing {
 
     /// Decodes until a frame is there, or there is nothing to decode.
     fn fill(&mut self, now: Instant, report: &mut AudioReport) -> Heard {
+        // Who stops in mid-speech has lost the network, and gets no room noise made of his last word.
+        self.saves_silence = self.jitter.has_paused() || self.level < QUIET_DBFS;
         for _ in 0..MAX_PULLS {
             if self.carry_len >= FRAME_SAMPLES {
                 break;
             }
             let quiet = self.level < QUIET_DBFS;
             let (decoded, concealed) = match self.jitter.pull(now, duration(self.carry_len), quiet) {
-                Pulled::Voice(payload) => (self.decoder.decode(payload, &mut self.decoded), false),
+                Pulled::Voice(payload) => {
+                    self.comfort = 0;
+                    (self.decoder.decode(payload, &mut self.decoded), false)
+                }
                 Pulled::Surplus(payload) => {
                     self.surplus_len = self.decoder.decode(payload, &mut self.surplus).unwrap_or(0);
                     continue;
+                }
+                Pulled::Scarce(payload) => {
+                    self.comfort = 0;
+                    if let Ok(len) = self.decoder.decode(payload, &mut self.decoded) {
+                        self.stretch(len);
+                        continue;
+                    }
+                    (Ok(0), true)
                 }
                 Pulled::Lost { ticks, next: Some(next) } => {
                     report.recovered += 1;
@@ -193,6 +244,12 @@ impl Hearing {
                 }
                 Pulled::Lost { ticks, next: None } => (self.decoder.conceal(samples(ticks), &mut self.decoded), true),
                 Pulled::Starved => (self.decoder.conceal(FRAME_SAMPLES, &mut self.decoded), true),
+                Pulled::Silence if self.sounding && self.comfort < COMFORT && self.saves_silence => {
+                    self.comfort += 1;
+                    let len = self.decoder.conceal(FRAME_SAMPLES, &mut self.decoded).unwrap_or(0);
+                    self.append(len, false);
+                    return Heard::Comfort;
+                }
                 Pulled::Silence => return self.fade(Heard::Comfort),
                 Pulled::Empty => return self.fade(Heard::Nothing),
             };
@@ -228,6 +285,29 @@ impl Hearing {
         room[..len].copy_from_slice(fresh);
         self.carry_len += len;
         self.carry_concealed |= concealed;
+    }
+
+    /// Puts `len` decoded samples behind the carry, and before them as much as the frame before them: it begins as the fresh
+    /// audio does and ends as that frame did, so that neither seam is a step and the decoder knows nothing of it.
+    fn stretch(&mut self, len: usize) {
+        let more = FRAME_SAMPLES.min(len);
+        let mut bridge = [0; FRAME_SAMPLES];
+        let of = length(more) + 1;
+        for (n, sample) in bridge.iter_mut().take(more).enumerate() {
+            let back = more - n;
+            let before = match self.carry_len.checked_sub(back) {
+                Some(at) => self.carry[at],
+                None => self.last[FRAME_SAMPLES + self.carry_len - back],
+            };
+            *sample = mix(self.decoded[n], before, length(n) + 1, of);
+        }
+        self.surplus_len = 0;
+        if let Some(room) = self.carry.get_mut(self.carry_len..self.carry_len + more) {
+            room.copy_from_slice(&bridge[..more]);
+            self.carry_len += more;
+        }
+        self.sounding = true;
+        self.append(len, true);
     }
 
     /// Ends in silence without a step: what sounded before is continued for one frame and faded out.
