@@ -1,7 +1,7 @@
 //! `sauti run`: boot, serve, drain.
 //!
 //! Boot in the order of the house: configuration (all problems, exit 78), ledger (migrate, recover), lanes,
-//! listeners, then readiness. A dead lane or a dead ledger ends the process with 70, and systemd starts it anew.
+//! listeners, a tone through a lane, then readiness. A dead lane or a dead ledger ends the process with 70, and systemd starts it anew.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use ring::rand::SystemRandom;
 use sauti_core::call::language;
 use sauti_core::call::machine::Action;
+use sauti_core::call::outcome::{Fault, Outcome};
 use sauti_core::config::{Config, TlsFiles};
 use sauti_core::pii::BoxKey;
 use sauti_core::record::Unfinished;
@@ -29,7 +30,7 @@ use crate::clips::Clips;
 use crate::house::House;
 use crate::http::serve::Listener;
 use crate::http::{Vitals, admin_routes, public_routes, tls, with_fallbacks};
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, SELF_TEST_WITHIN};
 use crate::obs::logging::{self, EventName, Field, SafeName, log_event};
 use crate::obs::metrics::Metrics;
 use crate::secrets::{self, Secrets};
@@ -99,6 +100,11 @@ fn daemon(config: Config, key: BoxKey) -> Result<(), RunError> {
 
 async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     let (dead_tx, mut dead) = mpsc::channel(1);
+    for note in &config.notes {
+        // The words may hold what the operator wrote; `sauti check` prints them.
+        let values = [(Field::Stage, SafeName::new(&note.path).into()), (Field::Remedy, "see `sauti check`".into())];
+        log_event(EventName::ConfigNote, None, &values);
+    }
     let config = Arc::new(config);
     let house = build(&config, &key, &dead_tx).await?;
     let (switchboard, starter) = Switchboard::new();
@@ -130,6 +136,8 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     let public_listener = Listener::bind("public", config.http.public).await.map_err(boot)?;
     let admin_listener = Listener::bind("admin", config.http.admin).await.map_err(boot)?;
     let addresses = (public_listener.address().map_err(boot)?, admin_listener.address().map_err(boot)?);
+    // Who calls already waits in the backlog: a box that cannot hear itself takes nobody.
+    house.lanes.self_test(SELF_TEST_WITHIN).await.map_err(boot)?;
     let acceptor = certificate.as_ref().map(|(_, receiver)| receiver.clone());
     let listeners = [
         tokio::spawn(public_listener.serve(public, acceptor, stopped.clone())),
@@ -207,7 +215,10 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
 /// Closes what an earlier run left open: the rows at once, the calls at Graph in the background.
 async fn recover(house: &Arc<House>) -> Result<(), RunError> {
     let left = house.store.recover(Timestamp::now()).await.map_err(boot)?;
-    for call in left {
+    for door in left.closed {
+        house.metrics.call_ended(door, Outcome::Restart, Fault::Box);
+    }
+    for call in left.unfinished {
         let values = [(Field::Outcome, "restart".into()), (Field::Fault, "box".into())];
         log_event(EventName::CallRecovered, Some(call.call_id), &values);
         let house = Arc::clone(house);
@@ -259,6 +270,7 @@ async fn wait_for_the_end(
     let mut hang_up = signal(SignalKind::hangup()).map_err(boot)?;
     let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |period| period / 2);
     let mut heartbeat = tokio::time::interval(period);
+    let mut health = Vec::new();
     let mut store_closed = pin!(vitals.store.closed());
     loop {
         tokio::select! {
@@ -268,6 +280,7 @@ async fn wait_for_the_end(
             why = dead.recv() => return Err(RunError::Dead(why.unwrap_or_else(|| "a lane".to_owned()))),
             () = &mut store_closed => return Err(RunError::Dead("the ledger's thread".to_owned())),
             _ = heartbeat.tick() => {
+                health = say_health(health, vitals.conditions());
                 if vitals.switchboard.is_alive() {
                     let status = format!("{} calls", vitals.switchboard.live());
                     notify(&[sd_notify::NotifyState::Watchdog, sd_notify::NotifyState::Status(&status)]);
@@ -277,6 +290,21 @@ async fn wait_for_the_end(
             }
         }
     }
+}
+
+/// Conditions that came or went since `before`.
+fn changes(before: &[&'static str], now: &[&'static str]) -> Vec<(&'static str, &'static str)> {
+    let came = now.iter().filter(|name| !before.contains(name)).map(|name| (*name, "came"));
+    let went = before.iter().filter(|name| !now.contains(name)).map(|name| (*name, "went"));
+    came.chain(went).collect()
+}
+
+/// Logs what has changed since `before`; returns what holds now.
+fn say_health(before: Vec<&'static str>, now: Vec<&'static str>) -> Vec<&'static str> {
+    for (condition, change) in changes(&before, &now) {
+        log_event(EventName::HealthChanged, None, &[(Field::Stage, condition.into()), (Field::Reason, change.into())]);
+    }
+    now
 }
 
 /// Rereads the certificate; a bad one leaves the old one in use.
@@ -299,4 +327,16 @@ async fn drain(config: &Config, switchboard: &Switchboard) {
     notify(&[sd_notify::NotifyState::Stopping]);
     log_event(EventName::ServiceDraining, None, &[(Field::Count, switchboard.live().into())]);
     switchboard.drain(config.limits.drain).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::changes;
+
+    #[test]
+    fn a_condition_is_told_when_it_comes_and_when_it_goes() {
+        assert_eq!(changes(&[], &["ledger"]), [("ledger", "came")]);
+        assert_eq!(changes(&["ledger"], &["ledger"]), []);
+        assert_eq!(changes(&["ledger"], &["switchboard"]), [("switchboard", "came"), ("ledger", "went")]);
+    }
 }

@@ -34,6 +34,8 @@ async fn a_call_that_a_killed_daemon_left_is_closed_at_the_next_start_and_never_
     assert!(row.ended_at.is_some() && row.accepted_at.is_some());
     assert_eq!(world.asked(Ask::Terminate).await, 1);
     assert_eq!(world.daemon.entries("CALL_RECOVERED").len(), 1);
+    let restarts = r#"sauti_calls_total{door="whatsapp",outcome="restart",fault="box"}"#;
+    assert_eq!(world.metric(restarts).await, 1.0);
     let record = world.far.meta.record(&wacid).await.expect("Graph knows the call");
     assert_eq!((record.times(Ask::Accept), record.times(Ask::Terminate)), (1, 1));
 
@@ -52,6 +54,7 @@ async fn a_call_that_a_killed_daemon_left_is_closed_at_the_next_start_and_never_
     assert!(world.stop().await.success());
     world.restart().await;
     assert!(world.daemon.entries("CALL_RECOVERED").is_empty());
+    assert_eq!(world.metric(restarts).await, 0.0);
     let outcomes: Vec<_> = world.rows().into_iter().filter_map(|row| row.outcome).collect();
     assert_eq!(outcomes, ["restart", "completed"]);
     assert_eq!(world.asked(Ask::Terminate).await, 1);
@@ -122,4 +125,14 @@ async fn who_hangs_up_while_it_rings_left_early_and_makes_room_for_the_next() {
     let name = r#"sauti_calls_total{door="whatsapp",outcome="caller_left_early",fault="caller"}"#;
     assert_eq!(world.metric(name).await, 1.0);
     assert!(world.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_that_cannot_hear_itself_does_not_become_ready() {
+    let mut world = World::start(Options::named("self-test")).await;
+    assert!(world.stop().await.success());
+    let (code, said) = world.does_not_start("bind = \"127.0.0.1\"", "bind = \"192.0.2.1\"").await;
+    assert_eq!(code, Some(70), "{said}");
+    assert!(said.contains("self-test") && said.contains("media.bind") && said.contains("192.0.2.1"), "{said}");
+    assert!(!said.contains("SERVICE_READY"), "{said}");
 }

@@ -104,6 +104,19 @@ async fn an_accept_that_was_done_but_never_answered_still_becomes_a_conversation
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pre_accept_that_was_done_but_never_answered_is_not_taken_for_a_bad_answer_of_ours() {
+    let world = World::start(Options::named("graph-doubt")).await;
+    world.far.meta.inject(fault(Ask::PreAccept, 1, Fault::Silence { done: true })).await;
+    // Graph has no code of its own for a call that is past this step.
+    world.far.meta.inject(fault(Ask::PreAccept, 1, Fault::Code { http: 400, code: 100 })).await;
+    let lived = world.call(0, vec![Step::Listen, Step::HangUp]).await.expect("the phone lives");
+    assert_eq!((lived.trouble, lived.over), (None, Some(Cause::HungUp)));
+    let row = world.ended(&lived.wacid.expect("it rang")).await;
+    assert_eq!(row.outcome.as_deref(), Some("completed"), "{row:?}");
+    assert_eq!(world.asked(Ask::PreAccept).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_token_ends_the_call_as_the_operators_fault_and_the_text_waits() {
     let world = World::start(Options::named("graph-token")).await;
     let dead = FaultRule { on: None, skip: 0, times: 3, fault: Fault::Code { http: 401, code: 190 } };

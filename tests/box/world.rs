@@ -103,24 +103,7 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     async fn start(name: &str, config: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sauti"))
-            .arg("run")
-            .arg("--config")
-            .arg(config)
-            .env_clear()
-            .envs([
-                ("SAUTI_WHATSAPP_ACCESS_TOKEN", TOKEN.to_owned()),
-                ("SAUTI_WHATSAPP_APP_SECRET", APP_SECRET.to_owned()),
-                ("SAUTI_WHATSAPP_VERIFY_TOKEN", VERIFY_TOKEN.to_owned()),
-                ("SAUTI_OPENAI_API_KEY", API_KEY.to_owned()),
-                ("SAUTI_BOX_KEY", hex::encode(BOX_KEY)),
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
+        let mut child = run_command(config).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("stderr is a pipe");
         let log = Arc::new(Mutex::new(Vec::new()));
         let (kept, mut file) = (Arc::clone(&log), log_file(name));
@@ -180,6 +163,28 @@ impl Daemon {
         (&mut self.reader).await.expect("the log is read to its end");
         status.expect("a child has a status")
     }
+}
+
+/// `sauti run` with every secret that it needs.
+fn run_command(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sauti"));
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(config)
+        .env_clear()
+        .envs([
+            ("SAUTI_WHATSAPP_ACCESS_TOKEN", TOKEN.to_owned()),
+            ("SAUTI_WHATSAPP_APP_SECRET", APP_SECRET.to_owned()),
+            ("SAUTI_WHATSAPP_VERIFY_TOKEN", VERIFY_TOKEN.to_owned()),
+            ("SAUTI_OPENAI_API_KEY", API_KEY.to_owned()),
+            ("SAUTI_BOX_KEY", hex::encode(BOX_KEY)),
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
 }
 
 /// The log folder that `.ci/grep-logs` looks through.
@@ -250,6 +255,20 @@ impl World {
     pub(crate) async fn restart(&mut self) {
         self.daemon = Daemon::start(self.name, &self.folder.path().join("config.toml")).await;
         self.far.meta.retarget(webhook_address(self.daemon.public)).await;
+    }
+
+    /// Starts the daemon with `before` in its configuration written as `after`, which must keep it from becoming ready;
+    /// the former one must have ended. Returns its exit code, and everything that it said.
+    pub(crate) async fn does_not_start(&self, before: &str, after: &str) -> (Option<i32>, String) {
+        let text = std::fs::read_to_string(self.folder.path().join("config.toml")).expect("the configuration");
+        assert!(text.contains(before), "{text}");
+        let config = self.folder.path().join("changed.toml");
+        std::fs::write(&config, text.replace(before, after)).expect("the folder can be written");
+        let output = tokio::time::timeout(SOON, run_command(&config).output()).await.expect("it ends in time");
+        let output = output.expect("the binary starts");
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        write!(log_file(self.name), "{said}").expect("the log folder has room");
+        (output.status.code(), said)
     }
 
     /// Somebody calls, on a phone as it should be.

@@ -46,7 +46,8 @@ pub struct Vitals {
 
 impl Vitals {
     /// Named conditions that make the box unfit; empty when all is well.
-    fn conditions(&self) -> Vec<&'static str> {
+    #[must_use]
+    pub fn conditions(&self) -> Vec<&'static str> {
         let mut found = Vec::new();
         if !self.store.alive() || self.store.counts().failing {
             found.push("ledger");

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use heapless::Deque;
 use sauti_core::media::frame::{FRAME_SAMPLES, Frame};
 use sauti_core::media::rtp::RtpPacket;
 use sauti_media::opus::{CodecError, EncoderSettings, MAX_ENCODED_BYTES};
@@ -17,6 +18,10 @@ use crate::obs::metrics::Metrics;
 
 /// Loss that in-band FEC prepares for: a phone on a mobile network.
 const EXPECTED_LOSS: i32 = 10;
+
+/// Keys that wait for the call task to be told: a lane reads at most 64 packets of a call at a time, and a key has
+/// three at its end alone (RFC 4733 §2.5.1.4), so 16 keys fit a burst of a stalled network whole.
+const DIGITS: usize = 16;
 
 /// `[media]` for the codec.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +79,7 @@ pub(super) struct Leg {
     up: bool,
     open: bool,
     media: bool,
-    digit: Option<char>,
+    digits: Deque<char, DIGITS>,
     frame: Frame,
     packet: [u8; MAX_ENCODED_BYTES],
     up_dropped: u64,
@@ -110,7 +115,7 @@ impl Leg {
             up: false,
             open: false,
             media: false,
-            digit: None,
+            digits: Deque::new(),
             frame: Frame::SILENCE,
             packet: [0; MAX_ENCODED_BYTES],
             up_dropped: 0,
@@ -146,7 +151,8 @@ impl Leg {
                 payload: &packet.payload,
             };
             if let Received::Digit(digit) = self.audio.receive(packet.at, &view) {
-                self.digit = Some(digit);
+                // Beyond the bound nobody presses keys: it is a flood, and keys of it are lost.
+                self.digits.push_back(digit).ok();
             }
         }
     }
@@ -176,7 +182,7 @@ impl Leg {
             self.media = true;
             return Some(LaneEvent::Media);
         }
-        self.digit.take().map(LaneEvent::Dtmf)
+        self.digits.pop_front().map(LaneEvent::Dtmf)
     }
 
     /// Hands every datagram that is due to `send`.
@@ -235,5 +241,80 @@ impl Leg {
             rings,
             up_dropped: self.up_dropped,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sauti_media::webrtc::{Certificate, LegSettings};
+    use sauti_media::webrtc_sdp::OfferShape;
+
+    use super::*;
+
+    /// A leg that is up, and the caller's side of it.
+    fn connected() -> (Instant, Leg, WebRtcLeg) {
+        let mut now = Instant::now();
+        let certificate = Certificate::generate().unwrap();
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let own = |local: &'static SocketAddr| LegSettings {
+            certificate: &certificate,
+            local: *local,
+            advertise: std::slice::from_ref(local),
+        };
+        let places: &'static [SocketAddr; 2] = Box::leak(Box::new([at(4_000), at(4_002)]));
+        let (mut caller, offer) = WebRtcLeg::offer(now, &own(&places[0]), &OfferShape::default()).unwrap();
+        let (engine, answer) = WebRtcLeg::answer(now, &offer, &own(&places[1])).unwrap();
+        let mut leg = Leg::new(engine, Codec { bitrate: 24_000, complexity: 0 }).unwrap();
+        caller.accept_answer(now, &answer).unwrap();
+        for _ in 0..500 {
+            while let Some((_, datagram)) = caller.poll_transmit() {
+                leg.receive(now, places[0], datagram.as_ref());
+            }
+            leg.handle_timeout(now);
+            caller.handle_timeout(now);
+            leg.transmit(|_, datagram| caller.receive(now, places[1], datagram));
+            while leg.poll_event().is_some() {}
+            now += Duration::from_millis(10);
+        }
+        assert!(leg.is_up(), "the two reach each other");
+        (now, leg, caller)
+    }
+
+    /// Presses a key: one packet of a telephone event (RFC 4733 §2.3), all in one burst with those before it.
+    fn press(now: Instant, caller: &mut WebRtcLeg, number: u16, key: u8) {
+        let packet = RtpOut {
+            payload_type: caller.payload_types().telephone_event.unwrap(),
+            sequence: number,
+            timestamp: u32::from(number) * 4_800,
+            marker: true,
+            payload: &[key, 10, 0, 160],
+        };
+        caller.send_rtp(now, &packet).unwrap();
+    }
+
+    fn keys(leg: &mut Leg) -> String {
+        let events = std::iter::from_fn(|| leg.poll_event());
+        events.filter_map(|event| if let LaneEvent::Dtmf(key) = event { Some(key) } else { None }).collect()
+    }
+
+    #[test]
+    fn keys_that_arrive_together_are_all_told_in_order_and_a_flood_is_bounded() {
+        let (now, mut leg, mut caller) = connected();
+        let hear = |leg: &mut Leg, caller: &mut WebRtcLeg| {
+            while let Some((to, datagram)) = caller.poll_transmit() {
+                assert_eq!(to.port(), 4_002);
+                leg.receive(now, ([127, 0, 0, 1], 4_000).into(), datagram.as_ref());
+            }
+        };
+        for (number, key) in [5, 11, 5].into_iter().enumerate() {
+            press(now, &mut caller, u16::try_from(number).unwrap() + 1, key);
+        }
+        hear(&mut leg, &mut caller);
+        assert_eq!(keys(&mut leg), "5#5");
+        for number in 0..40 {
+            press(now, &mut caller, 100 + number, 1);
+            hear(&mut leg, &mut caller);
+        }
+        assert_eq!(keys(&mut leg).len(), DIGITS);
     }
 }

@@ -7,6 +7,7 @@ mod bridge;
 mod lane;
 mod leg;
 mod ports;
+mod self_test;
 mod slots;
 mod stats;
 
@@ -28,6 +29,7 @@ use lane::{Command, Lane, NewLeg};
 pub use leg::LegReport;
 pub use ports::PortError;
 use ports::Ports;
+pub use self_test::{SELF_TEST_WITHIN, SelfTestError};
 pub use slots::DOWN_TARGET;
 use slots::{Pool, Shared, TaskEnd};
 use stats::LaneReport;

@@ -49,6 +49,12 @@ impl Ports {
         Self { bind, first, count: u32::from(last.saturating_sub(first)) + 1, next: AtomicU32::new(0) }
     }
 
+    /// What its sockets are bound to.
+    #[must_use]
+    pub(super) const fn address(&self) -> IpAddr {
+        self.bind
+    }
+
     /// Binds the next free port; it moves on round the range, so that a port rests as long as possible.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use sauti_core::call::outcome::Outcome;
 use sauti_core::ids::CallId;
 use sauti_core::pii::{BoxKey, KeyedHash};
 use sauti_core::record::{
-    EndRow, EventRow, LiveCall, NewCall, NewText, OwedText, SessionRow, Stage, TextId, TextVerdict, Turn, Unfinished,
+    EndRow, EventRow, LiveCall, NewCall, NewText, OwedText, Recovered, SessionRow, Stage, TextId, TextVerdict, Turn,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -250,7 +250,7 @@ impl Store {
     ///
     /// # Errors
     /// It could not be read or written.
-    pub async fn recover(&self, now: Timestamp) -> Result<Vec<Unfinished>, StoreError> {
+    pub async fn recover(&self, now: Timestamp) -> Result<Recovered, StoreError> {
         self.ask(|reply| Command::Recover { now, reply }).await
     }
 

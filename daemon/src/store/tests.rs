@@ -322,7 +322,8 @@ async fn after_a_kill_the_open_calls_end_as_restart_and_are_handed_out_until_rel
     assert_eq!(it.store.counts().live_calls, 2);
     // A call of this run is not a leftover, even if it came first.
     it.store.admit(new_call(4), Some(live())).await.unwrap();
-    let left = it.store.recover(at(60)).await.unwrap();
+    let Recovered { closed, unfinished: left } = it.store.recover(at(60)).await.unwrap();
+    assert_eq!(closed, [Door::Whatsapp; 2]);
     assert_eq!(
         left.iter().map(|left| (left.call_id, left.was_heard)).collect::<Vec<_>>(),
         [(call_id(1), false), (call_id(2), true)]
@@ -334,7 +335,8 @@ async fn after_a_kill_the_open_calls_end_as_restart_and_are_handed_out_until_rel
     it.store.release(call_id(1)).await.unwrap();
 
     let it = it.killed();
-    let left = it.store.recover(at(90)).await.unwrap();
+    let Recovered { closed, unfinished: left } = it.store.recover(at(90)).await.unwrap();
+    assert_eq!(closed, [Door::Whatsapp], "the second one was ended at the start before this one");
     assert_eq!(left.iter().map(|left| left.call_id).collect::<Vec<_>>(), [call_id(2), call_id(4)]);
     assert_eq!(it.one::<i64>("SELECT count(*) FROM outbox"), 4);
     assert_eq!(it.one::<i64>("SELECT count(*) FROM voice_calls WHERE ended_at = 1760681566000"), 2);
@@ -343,7 +345,8 @@ async fn after_a_kill_the_open_calls_end_as_restart_and_are_handed_out_until_rel
     }
     assert_eq!(it.store.counts().live_calls, 0);
     let it = it.restarted().await;
-    assert!(it.store.recover(at(99)).await.unwrap().is_empty());
+    let Recovered { closed, unfinished } = it.store.recover(at(99)).await.unwrap();
+    assert!(closed.is_empty() && unfinished.is_empty());
     assert_eq!(it.one::<i64>("SELECT count(*) FROM outbox"), 4);
 }
 
@@ -353,7 +356,7 @@ async fn with_another_box_key_a_left_call_is_still_ended_but_cannot_be_acted_on(
     it.store.owe_text(call_id(1), new_text(1), at(1)).await.unwrap();
     it.store.close().await;
     let store = Store::open(it.store.path(), &BoxKey::new([1; 32])).unwrap();
-    let left = store.recover(at(60)).await.unwrap();
+    let left = store.recover(at(60)).await.unwrap().unfinished;
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].live, None);
     assert!(store.texts_due().await.unwrap().is_empty());
@@ -443,7 +446,7 @@ async fn nothing_personal_is_readable_in_the_files_but_the_words_of_the_transcri
     for canary in [NUMBER, &BSUID[3..], WACID, "wacid.HBgM", "MjUwNzgwMDAwMDAx", "Test Caller"] {
         assert!(!holds(&bytes, canary), "{canary} lies open in the ledger");
     }
-    assert_eq!(it.store.recover(at(1)).await.unwrap().len(), 0);
+    assert_eq!(it.store.recover(at(1)).await.unwrap().unfinished.len(), 0);
     let mode = |file: &str| std::fs::metadata(it.dir.path().join(file)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("ledger.db"), mode("ledger.db-wal"), mode("ledger.db-shm")), (0o600, 0o600, 0o600));
 }

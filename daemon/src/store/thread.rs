@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use sauti_core::ids::CallId;
 use sauti_core::pii::KeyedHash;
 use sauti_core::record::{
-    EndRow, EventRow, LiveCall, NewCall, NewText, OwedText, SessionRow, Stage, TextId, TextVerdict, Turn, Unfinished,
+    EndRow, EventRow, LiveCall, NewCall, NewText, OwedText, Recovered, SessionRow, Stage, TextId, TextVerdict, Turn,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -95,7 +95,7 @@ pub(crate) enum Command {
     },
     Recover {
         now: Timestamp,
-        reply: Reply<Vec<Unfinished>>,
+        reply: Reply<Recovered>,
     },
     Close {
         reply: oneshot::Sender<()>,

@@ -10,7 +10,9 @@ use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::config::Language;
 use sauti_core::ids::CallId;
 use sauti_core::pii::{CallerAddress, KeyedHash, Pii};
-use sauti_core::record::{EndRow, EventRow, LiveCall, NewCall, SessionRow, Stage, Turn, Unfinished, row_uuid};
+use sauti_core::record::{
+    EndRow, EventRow, LiveCall, NewCall, Recovered, SessionRow, Stage, Turn, Unfinished, row_uuid,
+};
 
 use super::error::StoreError;
 use super::thread::{Ledger, Trouble};
@@ -258,15 +260,20 @@ impl Ledger {
     }
 
     /// Ends the calls of earlier runs and hands out what is still to be done for them.
-    pub(crate) fn recover(&mut self, now: Timestamp) -> Result<Vec<Unfinished>, Trouble> {
+    pub(crate) fn recover(&mut self, now: Timestamp) -> Result<Recovered, Trouble> {
         self.texts_after_a_crash()?;
-        let open: Vec<String> = self
+        let open: Vec<(String, String)> = self
             .connection
-            .prepare_cached("SELECT call_id FROM voice_calls WHERE outcome IS NULL AND rowid <= ?1 ORDER BY rowid")?
-            .query_map([self.boot_row], |row| row.get(0))?
+            .prepare_cached(
+                "SELECT call_id, door FROM voice_calls WHERE outcome IS NULL AND rowid <= ?1 ORDER BY rowid",
+            )?
+            .query_map([self.boot_row], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        for call in open.iter().filter_map(|id| CallId::parse(id)) {
+        let mut closed = Vec::with_capacity(open.len());
+        for (id, door) in open {
+            let Some(call) = CallId::parse(&id) else { continue };
             self.end_once(call, Outcome::Restart, Fault::Box, now, None)?;
+            closed.extend(Door::parse(&door));
         }
         let mut ask = self.connection.prepare_cached(
             "SELECT call_id, door, language, first_audio_at IS NOT NULL, wacid, address
@@ -293,7 +300,7 @@ impl Ledger {
             let language = language.as_deref().and_then(Language::parse);
             unfinished.push(Unfinished { call_id, door, language, was_heard: row.get(3)?, live });
         }
-        Ok(unfinished)
+        Ok(Recovered { closed, unfinished })
     }
 
     pub(crate) fn seal_address(

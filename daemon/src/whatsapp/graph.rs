@@ -110,6 +110,8 @@ impl Graph {
         let policy = RetryPolicy::of(ask);
         let began = Instant::now();
         let mut retried = 0;
+        // An attempt stayed without an answer, and so may have been done: the next answer is read in that light.
+        let mut in_doubt = false;
         loop {
             let asked = Instant::now();
             let answer = match tokio::time::timeout(policy.attempt, self.post(ask, body.clone())).await {
@@ -117,12 +119,14 @@ impl Graph {
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(GraphError::timed_out(ask)),
             };
+            let answer = if in_doubt { answer.map_err(GraphError::after_doubt) } else { answer };
             let result = answer.as_ref().err().map_or("done", |error| error.class.label());
             self.metrics.graph(ask.label(), result, asked.elapsed());
             let error = match answer {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
+            in_doubt |= !error.was_not_done();
             match policy.next(&error, retried, began.elapsed()) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Err(error),

@@ -81,6 +81,20 @@ fn model(config: &Config, book: &Book<'_>) {
 
 /// Sections whose names are fixed but which this version does not act on: said aloud, never silently ignored.
 fn not_yet(config: &Config, book: &Book<'_>) {
+    let unused = "is read but not used by this version:";
+    if !config.http.trusted_proxies.is_empty() {
+        book.note("http.trusted_proxies", format!("{unused} nothing depends on a client's address"));
+    }
+    if config.http.public_url.is_some() {
+        book.note("http.public_url", format!("{unused} webhooks are registered by hand"));
+    }
+    if let Some(whatsapp) = &config.whatsapp {
+        for (key, value) in [("whatsapp.app_id", &whatsapp.app_id), ("whatsapp.waba_id", &whatsapp.waba_id)] {
+            if value.is_some() {
+                book.note(key, format!("{unused} webhooks are registered by hand"));
+            }
+        }
+    }
     if config.upstream.is_some() {
         book.note("upstream", "is read but not acted on: this version keeps the ledger on the box");
     }

@@ -216,6 +216,8 @@ fn contradictions_between_sections_are_found() {
         ("[openai.turn]\ndetection = \"semantic_vad\"\nsilence = \"1s\"\n", "openai.turn.silence"),
         ("[openai]\nidle_timeout = \"8s\"\n[openai.turn]\ndetection = \"semantic_vad\"\n", "openai.idle_timeout"),
         ("[openai.turn]\nthreshold = 1.5\n", "openai.turn.threshold"),
+        ("[openai]\nurl = \"https://me:canary-openai-key@example.org/v1\"\n", "openai.url"),
+        ("[openai]\nurl = \"https://example..org/v1\"\n", "openai.url"),
         ("[agent]\ninstructions_file = \"gone.txt\"\n", "agent.instructions_file"),
         ("[[trunk]]\nname = \"a-b\"\n[[trunk]]\nname = \"a_b\"\n", "trunk[1].name"),
         ("[[price]]\nmodel = \"new\"\nas_of = \"2026-11-20\"\n", "price[0]"),
@@ -284,6 +286,12 @@ fn what_is_doubtful_is_noted_and_starts() {
     let about: Vec<_> = config.notes.iter().map(|note| note.path.as_str()).collect();
     assert_eq!(about, ["openai.model", "openai.model", "openai.turn.interrupt_response", "upstream", "trunk"]);
     assert_eq!(config.secrets.get("trunk_mtn_rw_password"), Some(&false));
+    let unused = good(
+        "[http]\ntrusted_proxies = [\"10.0.0.0/8\"]\npublic_url = \"https://edge.example.org\"\n\
+         [whatsapp]\nphone_number_id = \"1\"\napp_id = \"2\"\nwaba_id = \"3\"\n[openai]\n",
+    );
+    let about: Vec<_> = unused.notes.iter().map(|note| note.path.as_str()).collect();
+    assert_eq!(about, ["http.trusted_proxies", "http.public_url", "whatsapp.app_id", "whatsapp.waba_id"]);
     assert_eq!(good("").notes[0].path, "whatsapp");
 }
 

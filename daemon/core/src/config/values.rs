@@ -297,7 +297,10 @@ fn host_of(authority: &str) -> Option<&str> {
     };
     let port_fits = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
     let host_fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
-    (port_fits && !host.is_empty() && host.bytes().all(host_fits)).then_some(host)
+    // Neither a resolver nor TLS takes an empty label, or one beyond 63 characters (RFC 1035 §2.3.4).
+    let labels_fit = host.contains(':')
+        || host.strip_suffix('.').unwrap_or(host).split('.').all(|label| (1..=63).contains(&label.len()));
+    (port_fits && labels_fit && host.bytes().all(host_fits)).then_some(host)
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -347,6 +350,16 @@ mod tests {
         let complaint = url(&string("https://me:canary-whatsapp-token@example.org"), &["https"]).unwrap_err();
         assert!(!complaint.show);
         assert!(!complaint.reason.contains("canary"));
+    }
+
+    #[test]
+    fn a_host_that_no_resolver_takes_is_refused() {
+        for host in ["a..b", ".example.org", "", "..", &"a".repeat(64)] {
+            assert!(url(&string(&format!("https://{host}/v1")), &["https"]).is_err(), "{host}");
+        }
+        for host in ["example.org.", "edge-1.example.org:8443", "[::1]:443"] {
+            assert!(url(&string(&format!("https://{host}/v1")), &["https"]).is_ok(), "{host}");
+        }
     }
 
     #[test]

@@ -114,6 +114,15 @@ pub struct LiveCall {
     pub address: CallerAddress,
 }
 
+/// What the start of the daemon found of its earlier runs.
+#[derive(Debug, Clone, Default)]
+pub struct Recovered {
+    /// The doors of the calls that got their outcome, `restart`, just now.
+    pub closed: Vec<Door>,
+    /// The calls whose far end is still to be told, those of starts before this one included.
+    pub unfinished: Vec<Unfinished>,
+}
+
 /// A call that an earlier run of the daemon left behind.
 #[derive(Debug, Clone)]
 pub struct Unfinished {

@@ -32,7 +32,7 @@ const DONE: Judged =
 const SDP: Judged = judged(
     RetryClass::SdpRefused,
     Fault::Box,
-    "Meta refuses the media description that this box made; run `sauti doctor`, and report it with the trace id",
+    "Meta refuses the media description that this box made; report it with the trace id",
 );
 
 /// Judges an error answer.
@@ -163,7 +163,7 @@ fn platform(code: i64) -> Option<Judged> {
 }
 
 const TOKEN: Judged =
-    judged(RetryClass::TokenDead, Fault::Operator, "whatsapp_access_token is refused; renew it and reload");
+    judged(RetryClass::TokenDead, Fault::Operator, "whatsapp_access_token is refused; renew it and restart the daemon");
 
 /// An answer without a code that we know.
 fn by_status(http: u16) -> Judged {

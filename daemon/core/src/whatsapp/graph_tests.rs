@@ -235,7 +235,7 @@ fn an_error_says_what_to_do_and_never_what_graph_said() {
     let error = failed(Ask::Text, 401, 190, "token canary-whatsapp-token of Test Caller");
     assert_eq!(
         error.to_string(),
-        "Graph text: answered, HTTP 401, code 190, trace Az8or2_x: whatsapp_access_token is refused; renew it and reload"
+        "Graph text: answered, HTTP 401, code 190, trace Az8or2_x: whatsapp_access_token is refused; renew it and restart the daemon"
     );
     assert!(error.is_alarm());
     let shown = format!("{error:?}");
