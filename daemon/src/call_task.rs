@@ -19,6 +19,7 @@ use sauti_core::call::milestones::Milestone;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::media::frame::Frame;
 use sauti_core::media::playout::{Consumed, Playout};
+use sauti_core::media::preroll::{Preroll, Supply};
 use sauti_core::now::Now;
 use sauti_core::pii::Pii;
 use sauti_core::record::{EndRow, EventRow, NewText, Stage, Turn};
@@ -73,6 +74,7 @@ struct CallTask {
     call: Call,
     session: Session,
     playout: Playout,
+    preroll: Preroll,
     ledger: SessionLedger,
     leg: Option<CallerLink>,
     link: Option<Link>,
@@ -114,6 +116,7 @@ impl CallTask {
         let mut task = Self {
             session: Session::new(house.session_update(setup.language)),
             playout: Playout::new(house.openai.max_output_tokens),
+            preroll: Preroll::default(),
             ledger: SessionLedger::new(Arc::clone(&house), setup.call_id),
             house,
             setup,
@@ -257,6 +260,8 @@ impl CallTask {
     /// A frame's time has passed on the lane.
     fn tick(&mut self) {
         self.note_consumed();
+        let missing = self.preroll.tick(supply(&self.playout));
+        self.house.metrics.underruns(missing);
         self.top_up();
         let Some(leg) = self.leg.as_mut() else { return };
         let frames = leg.frames();
@@ -280,11 +285,14 @@ impl CallTask {
         self.session_input(session::Input::Consumed(Consumed { epoch, frames }));
     }
 
-    /// Keeps 200 ms in front of the lane.
+    /// Keeps 200 ms in front of the lane, once enough was gathered.
     fn top_up(&mut self) {
         let Some(leg) = self.leg.as_mut() else { return };
         let down = &mut leg.frames().down;
-        while (self.playout.ahead() as usize) < DOWN_TARGET && down.ready() && self.playout.next_frame(&mut self.frame)
+        while self.preroll.may_play(supply(&self.playout))
+            && (self.playout.ahead() as usize) < DOWN_TARGET
+            && down.ready()
+            && self.playout.next_frame(&mut self.frame)
         {
             // There is room: `ready` was asked, and nobody else puts frames in.
             down.enqueue(*self.frame).ok();
@@ -533,6 +541,10 @@ impl CallTask {
             self.house.texts_ring.notify_one();
         }
     }
+}
+
+fn supply(playout: &Playout) -> Supply {
+    Supply { epoch: playout.epoch(), ahead: playout.ahead(), held_ms: playout.depth_ms(), more: playout.expects_more() }
 }
 
 async fn next_of_leg(leg: &mut Option<CallerLink>) -> LinkNews {

@@ -32,6 +32,8 @@ const DATAGRAM: usize = 2048;
 const READS_A_TURN: usize = 64;
 /// A drain ends after this long whatever still comes (contract §2, `port_drain`).
 const DRAIN_CAP: Duration = Duration::from_secs(30);
+/// Ticks are made up after a stall up to this long.
+const MADE_UP: Duration = Duration::from_secs(1);
 /// Ready descriptors taken from epoll at once.
 const EVENTS: usize = 64;
 
@@ -331,16 +333,20 @@ impl Running {
             return;
         }
         let mut ticked = false;
-        // A stall of more than a second (a suspended machine) is not worth catching up frame by frame.
-        if now.saturating_duration_since(self.next_phase) > Duration::from_secs(1) {
-            self.next_phase = now;
+        let given_up = frames_given_up(now.saturating_duration_since(self.next_phase));
+        if given_up > 0 {
+            self.next_phase += FRAME * given_up;
+            for seat in self.seats.iter_mut().flatten() {
+                seat.leg.skip_ticks(given_up);
+            }
         }
         while self.next_phase <= now {
-            self.lateness.add(now - self.next_phase);
+            let due = self.next_phase;
+            self.lateness.add(now - due);
             let phase = self.phase;
             for index in 0..self.seats.len() {
                 let Some(seat) = self.seats[index].as_mut().filter(|seat| seat.phase == phase) else { continue };
-                if catch_unwind(AssertUnwindSafe(|| frame(seat, now))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| frame(seat, due, now))).is_err() {
                     self.drop_panicked(index);
                 }
             }
@@ -384,9 +390,19 @@ impl Running {
     }
 }
 
-/// One 20 ms frame of one call, both ways.
-fn frame(seat: &mut Seat, now: Instant) {
-    seat.leg.listen(now, &mut seat.end);
+/// Whole frames that are not made up after a stall: none of a stall up to a second, which the far ends wait out; all of a
+/// longer one (a suspended machine), so that each leg's clock is right and its phase stays its own.
+fn frames_given_up(behind: Duration) -> u32 {
+    if behind <= MADE_UP {
+        return 0;
+    }
+    u32::try_from(behind.as_millis() / FRAME.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// One 20 ms frame of one call, both ways. `due` is when it should have been: to the jitter buffer ticks that are made up
+/// are 20 ms apart like any others, or all packets behind the first would count as late.
+fn frame(seat: &mut Seat, due: Instant, now: Instant) {
+    seat.leg.listen(due, &mut seat.end);
     seat.leg.speak(now, &mut seat.end);
     settle(seat);
     if now.saturating_duration_since(seat.reported) >= Duration::from_secs(1) {
@@ -426,3 +442,19 @@ fn plain(address: SocketAddr) -> SocketAddr {
 }
 
 const _: () = assert!(PHASE.as_millis() * PHASES as u128 == FRAME.as_millis());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_stall_is_made_up_and_of_a_long_one_no_whole_frame() {
+        assert_eq!(frames_given_up(Duration::ZERO), 0);
+        assert_eq!(frames_given_up(Duration::from_millis(1_000)), 0);
+        for behind in [1_001_u64, 1_019, 1_020, 5_003, 86_400_000] {
+            let behind = Duration::from_millis(behind);
+            let left = behind - FRAME * frames_given_up(behind);
+            assert!(left < FRAME, "{left:?} of {behind:?}");
+        }
+    }
+}

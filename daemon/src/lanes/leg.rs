@@ -226,6 +226,11 @@ impl Leg {
         }
     }
 
+    /// `ticks` ticks have passed and will not be made up.
+    pub(super) fn skip_ticks(&mut self, ticks: u32) {
+        self.audio.skip_ticks(ticks);
+    }
+
     /// Says goodbye to the far end.
     pub(super) fn close(&mut self, now: Instant) {
         self.engine.close(now);

@@ -133,6 +133,8 @@ pub struct JitterReport {
     pub late: u64,
     /// Packets that were not there at their turn, late ones included.
     pub lost: u64,
+    /// Runs of lost packets: `lost` over this is how many are lost at a time.
+    pub loss_runs: u64,
     /// Packets that came again.
     pub duplicates: u64,
     /// New streams or media clocks under the same name.
@@ -200,6 +202,8 @@ pub struct JitterBuffer {
     dry: u32,
     last_adjusted: i64,
     depth: i64,
+    /// What came last in order was a lost packet.
+    in_loss: bool,
     report: JitterReport,
 }
 
@@ -249,6 +253,7 @@ impl JitterBuffer {
             dry: 0,
             last_adjusted: i64::MIN / 2,
             depth: 0,
+            in_loss: false,
             report: JitterReport::default(),
         }
     }
@@ -387,7 +392,7 @@ impl JitterBuffer {
         }
         self.report.shed += shed;
         if !self.floating {
-            self.report.lost += given_up.unsigned_abs().saturating_sub(shed);
+            self.lose(given_up.unsigned_abs().saturating_sub(shed));
         }
         self.next = lowest;
         self.playing = false;
@@ -470,6 +475,7 @@ impl JitterBuffer {
         self.dry = 0;
         self.paused = false;
         self.depth = late_enough;
+        self.in_loss = false;
         let payload = self.payloads.get(usize::from(head.slot)).and_then(|p| p.get(..head.len)).unwrap_or(&[]);
         self.given = TICK.max(i64::from(head.ticks) * 1_000_000 / i64::from(self.settings.clock_rate));
         if scarce {
@@ -537,7 +543,13 @@ impl JitterBuffer {
     fn give_up(&mut self, ticks: u32) {
         self.next += 1;
         self.next_timestamp += i64::from(ticks);
-        self.report.lost += 1;
+        self.lose(1);
+    }
+
+    fn lose(&mut self, packets: u64) {
+        self.report.lost += packets;
+        self.report.loss_runs += u64::from(packets > 0 && !self.in_loss);
+        self.in_loss |= packets > 0;
     }
 
     fn run_dry(&mut self) -> Pulled<'_> {
@@ -561,7 +573,7 @@ impl JitterBuffer {
     /// Begins, or goes on after a pause or a long loss, at `head`.
     fn jump_to(&mut self, head: &Entry) {
         if !self.floating {
-            self.report.lost += (head.sequence - self.next).unsigned_abs();
+            self.lose((head.sequence - self.next).unsigned_abs());
         }
         self.next = head.sequence;
         self.next_timestamp = head.timestamp;
@@ -576,7 +588,7 @@ impl JitterBuffer {
         self.entries[index(hole.sequence)] = None;
         self.release(hole.slot);
         if !self.floating {
-            self.report.lost += (hole.sequence - self.next).unsigned_abs();
+            self.lose((hole.sequence - self.next).unsigned_abs());
         }
         self.next = hole.sequence + 1;
         self.paused = true;
@@ -592,7 +604,7 @@ impl JitterBuffer {
             }
             self.entries[index(head.sequence)] = None;
             self.release(head.slot);
-            self.report.lost += (head.sequence - self.next).unsigned_abs();
+            self.lose((head.sequence - self.next).unsigned_abs());
             self.report.shed += u64::from(!head.hole);
             self.next = head.sequence + 1;
         }

@@ -4,5 +4,7 @@ pub mod frame;
 pub mod jitter;
 pub mod level;
 pub mod playout;
+pub mod preroll;
+pub mod quality;
 pub mod rtp;
 mod transit;

@@ -523,6 +523,12 @@ impl Playout {
         self.pending == 0 && self.ahead() == 0
     }
 
+    /// True while an item is being said of which more audio may come.
+    #[must_use]
+    pub fn expects_more(&self) -> bool {
+        self.items.iter().any(|item| !item.ended)
+    }
+
     /// True while an item of the response is held.
     #[must_use]
     pub fn holds_response(&self, response: u64) -> bool {
