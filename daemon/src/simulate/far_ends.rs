@@ -29,8 +29,9 @@ use super::report::CallReport;
 use super::spec::{Go, Said, Spec};
 use crate::cli::Exit;
 
-/// How long the AI speaks in one go in a load run: longer than a caller's line and the pauses around it.
-const LOAD_LINE: Duration = Duration::from_secs(6);
+/// How long the AI speaks in one go in a load run: longer than two lines of a caller and the pauses around them, so
+/// that it gets back what an interruption took from it.
+const LOAD_LINE: Duration = Duration::from_secs(10);
 /// What passes between the end of a caller's line and the AI's first word: detection, model, network.
 const REACTION: Duration = Duration::from_millis(850);
 /// The echo of the probe (contract §7).
@@ -280,7 +281,8 @@ fn load_script(speech: &Speech, number: usize, length: Duration) -> Vec<Step> {
     let mut script = vec![Step::Listen];
     let mut planned = Duration::ZERO;
     for (turn, line) in lines.iter().cycle().enumerate() {
-        if planned >= length || lines.is_empty() {
+        // More than fits, as interruptions shorten a turn: her time ends the script.
+        if planned >= length * 3 || lines.is_empty() {
             break;
         }
         planned += LOAD_LINE;
@@ -336,5 +338,58 @@ async fn watch_calls(tally: Arc<Tally>, calls: usize) {
     tokio::select! {
         () = window => {},
         () = progress => {},
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use sauti_core::media::frame::FRAME;
+    use sauti_core::media::level::Tone;
+    use sauti_sim::caller::person::Person;
+
+    use super::*;
+
+    /// A model without a network: it greets, answers each line of the caller after `reaction`, and stops within 100 ms
+    /// when she breaks in. Returns its share of the time, and how long the call took.
+    fn share(script: Vec<Step>, length: Duration, reaction: Duration) -> (f64, Duration) {
+        let began = Instant::now();
+        let mut person = Person::new(script);
+        person.pick_up(began, length);
+        let mut tone = Tone::new(440.0, 0.3);
+        let (mut now, mut until, mut answer_at, mut was_speaking) =
+            (began, began + Duration::from_secs(2), None, false);
+        while !person.is_over() {
+            assert!(now < began + length * 3, "she never hangs up");
+            if answer_at.is_some_and(|at| now >= at) {
+                (until, answer_at) = (now + LOAD_LINE, None);
+            }
+            person.hear(now, (now < until).then(|| tone.frame()).as_ref());
+            let speaking = person.speak(now).is_some();
+            if speaking {
+                until = until.min(now + Duration::from_millis(100));
+            } else if was_speaking {
+                answer_at = Some(now + reaction);
+            }
+            was_speaking = speaking;
+            now += FRAME;
+        }
+        (person.share_heard(), now - began)
+    }
+
+    #[test]
+    fn in_the_load_script_the_ai_speaks_half_of_the_time() {
+        let speech = Speech::load().unwrap();
+        for (number, seconds) in (0..3).flat_map(|number| [20, 30, 60].map(|seconds| (number, seconds))) {
+            for reaction in [600, 850, 1_100].map(Duration::from_millis) {
+                let length = Duration::from_secs(seconds);
+                let (share, took) = share(load_script(&speech, number, length), length, reaction);
+                let what =
+                    format!("{} for {seconds} s, reaction {reaction:?}: {share:.3} in {took:?}", language(number));
+                assert!((0.48..=0.52).contains(&share), "{what}");
+                assert!(took >= length, "{what}");
+            }
+        }
     }
 }

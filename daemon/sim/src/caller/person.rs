@@ -12,6 +12,8 @@ use sauti_core::media::level::rms_dbfs;
 pub const AUDIBLE_DBFS: f32 = -45.0;
 /// Quiet for this long means that the other side is done: longer than the pauses within a sentence.
 const DONE_AFTER: Duration = Duration::from_millis(700);
+/// Longest that she stays beyond her time, to hear the other side out and to leave it half of the time.
+const OVERTIME: Duration = Duration::from_secs(40);
 /// Patience with a side that says nothing at all.
 const PATIENCE: Duration = Duration::from_secs(12);
 
@@ -159,7 +161,8 @@ impl Person {
     /// Her next frame; `None` is silence.
     pub fn speak(&mut self, now: Instant) -> Option<[i16; FRAME_SAMPLES]> {
         self.began?;
-        if self.until.is_some_and(|until| now >= until + PATIENCE) {
+        let overtime = if self.balances() { OVERTIME } else { PATIENCE };
+        if self.until.is_some_and(|until| now >= until + overtime) {
             self.doing = Doing::Over;
         }
         let frame = self.next_frame(now);
@@ -197,7 +200,8 @@ impl Person {
         let her_turn = matches!(step, Step::Say(_) | Step::BreakIn { .. } | Step::Balance { .. });
         if her_turn && self.until.is_some_and(|until| now >= until) {
             // Her time is over: she hears the other side out and says nothing more.
-            if self.quiet_for(now) >= DONE_AFTER || self.speech.is_empty() {
+            let settled = !self.balances() || self.so_far(now) >= self.time_heard() * 2;
+            if (self.quiet_for(now) >= DONE_AFTER || self.speech.is_empty()) && settled {
                 self.doing = Doing::Over;
             }
             return;
@@ -215,8 +219,7 @@ impl Person {
                 }
             }
             Step::Balance { ahead } => {
-                let so_far = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
-                if (so_far + ahead) >= self.time_heard() * 2 {
+                if (self.so_far(now) + ahead) >= self.time_heard() * 2 {
                     self.next_step(now);
                 }
             }
@@ -241,6 +244,15 @@ impl Person {
         let from = self.timeline.len();
         self.said.push(Said { samples: Arc::clone(&line), from, at: now, broke_in });
         self.doing = Doing::Speaking { line, done: 0 };
+    }
+
+    /// Whether the other side is to have half of the time; then she hangs up only when it has had no more.
+    fn balances(&self) -> bool {
+        self.script.iter().any(|step| matches!(step, Step::Balance { .. }))
+    }
+
+    fn so_far(&self, now: Instant) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began))
     }
 
     fn quiet_for(&self, now: Instant) -> Duration {
