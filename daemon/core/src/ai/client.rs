@@ -51,6 +51,14 @@ pub enum ClientEvent {
         /// Where its audio ends, milliseconds; never beyond what was received.
         audio_end_ms: u64,
     },
+    /// Adds an item to the conversation.
+    #[serde(rename = "conversation.item.create")]
+    ItemCreate {
+        /// Ours.
+        event_id: String,
+        /// The item.
+        item: NewItem,
+    },
     /// Takes an item out of the conversation that was never heard.
     #[serde(rename = "conversation.item.delete")]
     Delete {
@@ -79,8 +87,56 @@ impl ClientEvent {
             Self::ResponseCreate { .. } => "response.create",
             Self::ResponseCancel { .. } => "response.cancel",
             Self::Truncate { .. } => "conversation.item.truncate",
+            Self::ItemCreate { .. } => "conversation.item.create",
             Self::Delete { .. } => "conversation.item.delete",
         }
+    }
+}
+
+/// An item that we put into the conversation. Audio of the model cannot be put there, only its words.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum NewItem {
+    /// Something that was said.
+    Message {
+        /// `user`, `assistant` or `system`.
+        role: &'static str,
+        /// The words.
+        content: [Text; 1],
+    },
+    /// The result of a tool.
+    FunctionCallOutput {
+        /// The call that it answers.
+        call_id: String,
+        /// JSON, or plain words.
+        output: Pii,
+    },
+}
+
+/// Words in an item.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Text {
+    r#type: &'static str,
+    text: Pii,
+}
+
+impl NewItem {
+    /// Words of the caller.
+    #[must_use]
+    pub const fn caller(text: Pii) -> Self {
+        Self::Message { role: "user", content: [Text { r#type: "input_text", text }] }
+    }
+
+    /// Words of the model.
+    #[must_use]
+    pub const fn agent(text: Pii) -> Self {
+        Self::Message { role: "assistant", content: [Text { r#type: "output_text", text }] }
+    }
+
+    /// Words of ours to the model.
+    #[must_use]
+    pub const fn system(text: Pii) -> Self {
+        Self::Message { role: "system", content: [Text { r#type: "input_text", text }] }
     }
 }
 

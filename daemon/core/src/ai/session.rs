@@ -1,20 +1,26 @@
-//! The machine of one session with the model: from the open socket to its end.
+//! The machine of one conversation with the model: from the open socket to its end, over as many connections as it
+//! takes.
 //!
 //! It decides what is sent, when a response may be asked for, what an interruption cuts and what was really said.
 //! It owns no socket, no audio and no clock: messages and the [`Playout`] of the call are passed in, effects come
 //! out of [`Session::handle`] at once. Late, repeated and unknown events are normal and yield nothing; after the end
-//! nothing comes out. A session that broke is not revived: the call makes a new one and keeps its [`Playout`].
+//! nothing comes out. A connection that breaks leaves the conversation whole: what was received still plays, and
+//! [`Input::Reopen`] begins another one, which is told what was said.
 
 mod audio;
 mod interruption;
 mod io;
+mod patience;
+mod recap;
 mod responses;
 mod trouble;
 mod words;
 
 use std::time::{Duration, Instant};
 
-pub use self::io::{Billed, Effect, Input, Line, Odd, Speaker, Timer, Turn};
+pub use self::io::{Billed, Effect, Input, Line, Odd, Silence, Speaker, Timer, Turn};
+use self::patience::{Due, Patience};
+use self::recap::Recap;
 use self::responses::{Active, Ask, Responses};
 use self::words::Transcripts;
 use super::client::{ClientEvent, ResponseCreate, ResponseMetadata, SessionUpdate, word_for_word};
@@ -27,6 +33,10 @@ use crate::pii::Pii;
 
 /// How long an open socket may be silent before `session.created`.
 const CREATED_WITHIN: Duration = Duration::from_secs(3);
+/// How long a response may take to its first sign of life, and from one to the next until its first audio.
+const AUDIO_WITHIN: Duration = Duration::from_secs(4);
+/// Requests that were given up and may still be answered.
+const ABANDONED: usize = 4;
 /// Pause before a failed response is asked for once more.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Speech still to be heard that a goodbye waits for; more is cut off.
@@ -57,10 +67,20 @@ struct Requested {
 #[derive(Debug)]
 struct Spoken {
     line: Line,
+    text: Pii,
     /// The response that says it, once it is known.
     response: Option<u64>,
     /// Its `response.done` has come: with success or not.
     done: Option<bool>,
+}
+
+/// What a lost connection left undone.
+#[derive(Debug, Default)]
+struct Unfinished {
+    /// The model owes the caller an answer.
+    answer: bool,
+    /// What the caller said last never became text.
+    words_lost: bool,
 }
 
 /// One session.
@@ -84,6 +104,18 @@ pub struct Session {
     retry: Option<(Instant, Ask)>,
     /// Failed responses in a row.
     failures: u8,
+    /// The latest sign that the response which is waited for gets on.
+    progress: Option<Instant>,
+    /// Requests in a row that brought no audio.
+    stalls: u8,
+    /// Requests that were given up.
+    abandoned: Vec<String>,
+    /// The caller speaks, as the server hears it.
+    caller_speaks: bool,
+    /// What a lost connection left, until the next one is ready.
+    unfinished: Option<Unfinished>,
+    recap: Recap,
+    patience: Patience,
     spoken: Option<Spoken>,
     transcripts: Transcripts,
     pcm: Vec<u8>,
@@ -107,10 +139,24 @@ impl Session {
             turn_owed: None,
             retry: None,
             failures: 0,
+            progress: None,
+            stalls: 0,
+            abandoned: Vec::new(),
+            caller_speaks: false,
+            unfinished: None,
+            recap: Recap::default(),
+            patience: Patience::default(),
             spoken: None,
             transcripts: Transcripts::default(),
             pcm: Vec::new(),
         }
+    }
+
+    /// Says after how much silence of both sides [`Effect::Silence`] comes; without this it never does.
+    #[must_use]
+    pub const fn with_still_there_after(mut self, after: Option<Duration>) -> Self {
+        self.patience.still_there_after = after;
+        self
     }
 
     /// True once the session is configured and until it is lost or over: only then is audio to be appended.
@@ -152,7 +198,33 @@ impl Session {
             _ => None,
         };
         let retry = self.retry.as_ref().map(|(at, _)| (*at, Timer::Retry));
-        [created, retry].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let no_audio = self.no_audio_at().map(|at| (at, Timer::NoAudio));
+        let ended = self.phase == Phase::Ended;
+        let silence = self.patience.deadline(self.is_waiting()).filter(|_| !ended).map(|at| (at, Timer::Silence));
+        [created, retry, no_audio, silence].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// When the response that is waited for has shown no sign of life for too long.
+    fn no_audio_at(&self) -> Option<Instant> {
+        if self.phase != Phase::Ready {
+            return None;
+        }
+        let since = match (self.active, &self.requested) {
+            (Some(active), _) => {
+                let response = self.responses.get(active.response)?;
+                (response.discarded || !response.has_audio).then_some(active.since)?
+            }
+            (None, Some(requested)) => requested.since,
+            (None, None) => self.turn_owed?,
+        };
+        Some(self.progress.map_or(since, |progress| progress.max(since)) + AUDIO_WITHIN)
+    }
+
+    /// The caller waits for something of ours.
+    fn is_waiting(&self) -> bool {
+        let ready = self.phase == Phase::Ready;
+        let asked = self.requested.is_some() || self.retry.is_some() || !self.wanted.is_empty();
+        !ready || self.active.is_some() || self.turn_owed.is_some() || asked
     }
 
     /// Takes one input and hands out what follows from it.
@@ -167,6 +239,10 @@ impl Session {
                 self.end(now, playout, out);
                 return;
             }
+            (_, Input::OnAir) => self.patience.on_air(now.mono),
+            (Phase::Failed, Input::Reopen(update)) => self.reopen(*update),
+            (_, Input::Reopen(_)) => {}
+            (Phase::Failed, Input::Timer) => self.timer(now, out),
             (Phase::Failed, _) => return,
             (Phase::Connecting, Input::Opened) => self.opened(now, out),
             (_, Input::Opened) => {}
@@ -183,6 +259,42 @@ impl Session {
             (_, Input::Timer) => self.timer(now, out),
         }
         self.settle(now, playout, out);
+    }
+
+    /// Begins another connection; responses and items of the lost one are unknown there.
+    fn reopen(&mut self, update: SessionUpdate) {
+        self.phase = Phase::Connecting;
+        self.creates = update.creates_responses();
+        self.interrupts = update.interrupts_responses();
+        self.update = Some(update);
+        self.last_event = None;
+    }
+
+    /// The server took our configuration.
+    fn ready(&mut self, out: &mut Vec<Effect>) {
+        let Some(unfinished) = self.unfinished.take() else {
+            out.push(Effect::Ready);
+            return;
+        };
+        let under_way = self.transcripts.under_way();
+        let lost = unfinished.answer && unfinished.words_lost;
+        for item in self.recap.items(under_way, lost).collect::<Vec<_>>() {
+            let event_id = self.event_id("it");
+            out.push(Effect::Send(recap::create(event_id, item)));
+        }
+        // A line that was not heard to its end is said anew; it stands before an answer.
+        match &mut self.spoken {
+            Some(spoken) if spoken.done != Some(true) => {
+                (spoken.response, spoken.done) = (None, None);
+                self.wanted.push(Ask::Say(spoken.line, spoken.text.clone()));
+            }
+            _ => {}
+        }
+        let last = self.spoken.as_ref().is_some_and(|spoken| spoken.line.is_last());
+        if unfinished.answer && !last {
+            self.wanted.push(Ask::Answer);
+        }
+        out.push(Effect::Resumed);
     }
 
     fn opened(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -208,15 +320,21 @@ impl Session {
             ServerEvent::SessionUpdated => {
                 if matches!(self.phase, Phase::Opening { .. }) {
                     self.phase = Phase::Ready;
-                    out.push(Effect::Ready);
+                    self.ready(out);
                 }
             }
             ServerEvent::SpeechStarted { item_id } => {
                 self.transcripts.caller_began(now, &item_id);
+                self.caller_speaks = true;
+                self.patience.caller_began();
                 out.push(Effect::SpeechStarted);
                 self.interrupted(now, playout, out);
             }
-            ServerEvent::SpeechStopped { .. } => out.push(Effect::SpeechStopped),
+            ServerEvent::SpeechStopped { .. } => {
+                self.caller_speaks = false;
+                self.patience.caller_stopped(now.mono);
+                out.push(Effect::SpeechStopped);
+            }
             ServerEvent::Committed { item_id } => {
                 self.transcripts.caller_began(now, &item_id);
                 self.committed(now);
@@ -225,7 +343,10 @@ impl Session {
                 if let Some(usage) = usage {
                     out.push(Effect::Usage(Billed::Transcription, usage));
                 }
-                out.extend(self.transcripts.caller_said(now, &item_id, transcript.expose()).map(Effect::Turn));
+                if let Some(turn) = self.transcripts.caller_said(now, &item_id, transcript.expose()) {
+                    self.recap.note(&turn);
+                    out.push(Effect::Turn(turn));
+                }
             }
             ServerEvent::CallerWordsFailed { code } => out.push(Effect::Odd(Odd::NoTranscript(code))),
             ServerEvent::ResponseCreated { response_id, client_event_id } => {
@@ -275,6 +396,7 @@ impl Session {
         playout: &mut Playout,
         out: &mut Vec<Effect>,
     ) -> u64 {
+        self.progress = Some(now.mono);
         if let Some(response) = self.responses.find(response_id) {
             return response;
         }
@@ -285,11 +407,17 @@ impl Session {
             (None, _) => false,
         };
         let ask = if ours { self.requested.take().map(|requested| requested.ask) } else { None };
-        if ask.is_none() {
+        let abandoned = client_event_id.is_some_and(|echo| self.abandoned.iter().any(|id| id == echo));
+        if ask.is_none() && !abandoned {
             self.turn_owed = None;
         }
         let response = self.responses.add(response_id, ask.clone());
         self.active = Some(Active { response, since: now.mono });
+        if abandoned {
+            // It was given up and asked for anew: two answers would be heard.
+            self.discard_active(true, out);
+            return response;
+        }
         out.push(Effect::ResponseStarted);
         if let Some(Ask::Say(line, _)) = &ask
             && let Some(spoken) = self.spoken.as_mut().filter(|spoken| spoken.line == *line)
@@ -303,7 +431,7 @@ impl Session {
     }
 
     fn goodbye_waits(&self) -> bool {
-        self.wanted.iter().any(|ask| matches!(ask, Ask::Say(Line::Goodbye, _)))
+        self.wanted.iter().any(|ask| matches!(ask, Ask::Say(line, _) if line.is_last()))
     }
 
     fn response_done(&mut self, now: Now, done: &ResponseDone<'_>, playout: &mut Playout, out: &mut Vec<Effect>) {
@@ -350,8 +478,8 @@ impl Session {
         if let Some(spoken) = self.spoken.take() {
             out.push(Effect::LineOver { line: spoken.line, complete: false });
         }
-        self.spoken = Some(Spoken { line, response: None, done: None });
-        if line == Line::Goodbye {
+        self.spoken = Some(Spoken { line, text: text.clone(), response: None, done: None });
+        if line.is_last() {
             // Nothing else is worth saying any more.
             self.wanted.clear();
             self.retry = None;
@@ -372,6 +500,13 @@ impl Session {
                     self.wanted.insert(0, ask);
                 }
             }
+            Some((due, Timer::NoAudio)) if due <= now.mono => self.no_audio(now, out),
+            Some((due, Timer::Silence)) if due <= now.mono => {
+                out.push(match self.patience.fire(now.mono, self.is_waiting()) {
+                    Due::Word => Effect::OneMoment,
+                    Due::Silence(what) => Effect::Silence(what),
+                });
+            }
             _ => {}
         }
     }
@@ -381,7 +516,16 @@ impl Session {
         while let Some(finished) = playout.next_finished() {
             self.transcripts.finished(now, &finished);
         }
-        out.extend(self.transcripts.turns().map(Effect::Turn));
+        for turn in self.transcripts.turns() {
+            self.recap.note(&turn);
+            out.push(Effect::Turn(turn));
+        }
+        if self.phase == Phase::Failed {
+            playout.disown();
+        }
+        if !playout.is_drained() {
+            self.patience.sounds(now.mono);
+        }
         if let Some(spoken) = &self.spoken
             && let (Some(response), Some(complete)) = (spoken.response, spoken.done)
             && !playout.holds_response(response)

@@ -48,6 +48,8 @@ impl Session {
             Received::Stored => {
                 let first = !response.has_audio;
                 response.has_audio = true;
+                self.stalls = 0;
+                self.patience.answered();
                 if response.done {
                     playout.close_response(number);
                 }

@@ -22,6 +22,12 @@ impl Session {
 
     /// Gives up the running response and all that the caller has not heard.
     pub(super) fn cut_off(&mut self, now: Now, cancel: bool, playout: &mut Playout, out: &mut Vec<Effect>) {
+        self.discard_active(cancel, out);
+        self.flush(now, playout, out);
+    }
+
+    /// What still comes of the running response is dropped; with `cancel` the server is told to stop it.
+    pub(super) fn discard_active(&mut self, cancel: bool, out: &mut Vec<Effect>) {
         if let Some(active) = self.active
             && let Some(response) = self.responses.get_mut(active.response)
             && !response.discarded
@@ -33,7 +39,6 @@ impl Session {
                 out.push(Effect::Send(ClientEvent::ResponseCancel { event_id, response_id }));
             }
         }
-        self.flush(now, playout, out);
     }
 
     /// Empties the reservoir and cuts the server's history to what was heard.

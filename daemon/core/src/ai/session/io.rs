@@ -1,6 +1,6 @@
 //! What goes into a session and what comes out of it.
 
-use crate::ai::client::ClientEvent;
+use crate::ai::client::{ClientEvent, SessionUpdate};
 use crate::ai::events::{EventError, ResponseStatus};
 use crate::ai::verdict::{Code, ErrorClass, Failure};
 use crate::call::cost::Usage;
@@ -16,6 +16,28 @@ labels! {
         Greeting => "greeting",
         /// Said last.
         Goodbye => "goodbye",
+        /// Asked when nobody has said anything for long.
+        StillThere => "still_there",
+        /// Said last to somebody who did not answer that.
+        NobodyThere => "nobody_there",
+    }
+}
+
+impl Line {
+    /// After it the call ends, so nothing else is worth saying any more.
+    #[must_use]
+    pub const fn is_last(self) -> bool {
+        matches!(self, Self::Goodbye | Self::NobodyThere)
+    }
+}
+
+labels! {
+    /// Nobody speaks: what is to be done about it.
+    Silence {
+        /// Ask whether the caller is still there.
+        Ask => "ask",
+        /// Take leave and end the call.
+        Leave => "leave",
     }
 }
 
@@ -47,6 +69,10 @@ pub enum Input<'a> {
         /// Looked through for known words, never kept.
         reason: &'a str,
     },
+    /// A new connection is being made after a loss: this is what it will be told first.
+    Reopen(Box<SessionUpdate>),
+    /// From now on the caller hears what is played.
+    OnAir,
     /// The lane's count of consumed frames moved.
     Consumed(Consumed),
     /// Have this said word for word.
@@ -62,8 +88,10 @@ pub enum Input<'a> {
 pub enum Effect {
     /// Send this.
     Send(ClientEvent),
-    /// The session is configured.
+    /// The session is configured for the first time.
     Ready,
+    /// A session that was opened again is configured and knows what was said.
+    Resumed,
     /// Audio was put into the reservoir.
     Audio {
         /// The first of its response.
@@ -96,11 +124,15 @@ pub enum Effect {
     },
     /// Somebody said something, and this much of it was heard.
     Turn(Turn),
+    /// An answer takes long: the caller is to hear that somebody is there.
+    OneMoment,
+    /// Nobody says anything.
+    Silence(Silence),
     /// Tokens were used.
     Usage(Billed, Usage),
     /// Something odd, for a counter and a log line.
     Odd(Odd),
-    /// There is no session any more. Turns may still follow, from [`Input::Consumed`] and [`Input::End`].
+    /// There is no connection any more. What was received still plays; [`Input::Reopen`] goes on.
     Failed(Failure),
 }
 
@@ -157,4 +189,8 @@ pub enum Timer {
     Created,
     /// A failed response is asked for again.
     Retry,
+    /// A response was asked for and no audio of it comes.
+    NoAudio,
+    /// The caller hears nothing.
+    Silence,
 }

@@ -81,6 +81,10 @@ impl Responses {
         self.list.iter().rev().find(|response| response.id == id).map(|response| response.number)
     }
 
+    pub(super) fn get(&self, number: u64) -> Option<&Response> {
+        self.list.iter().rev().find(|response| response.number == number)
+    }
+
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Response> {
         self.list.iter_mut().rev().find(|response| response.number == number)
     }

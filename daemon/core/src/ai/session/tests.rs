@@ -212,6 +212,7 @@ fn failure(effects: &[Effect]) -> Option<&Failure> {
     })
 }
 
+mod again;
 mod answers;
 mod broken;
 mod golden;

@@ -1,8 +1,8 @@
 //! What goes wrong at the model's side: failed responses, error events, the loss of the session.
 
 use super::io::{Effect, Odd};
-use super::responses::Ask;
-use super::{Phase, RETRY_AFTER, Session};
+use super::responses::{Active, Ask};
+use super::{ABANDONED, Phase, RETRY_AFTER, Session, Unfinished};
 use crate::ai::verdict::{Code, ErrorClass, Failure, Loss, classify};
 use crate::now::Now;
 
@@ -83,9 +83,42 @@ impl Session {
         }
     }
 
+    /// A response was asked for and nothing is to be heard of it: asks once more, then gives the connection up.
+    pub(super) fn no_audio(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let discarded = |active: Active| self.responses.get(active.response).is_none_or(|response| response.discarded);
+        if self.active.is_some_and(discarded) {
+            // Its end was lost on the way; nobody waits for it.
+            self.active = None;
+            return;
+        }
+        if self.stalls > 0 {
+            self.fail(Failure::broken(Code::known("no_audio")), out);
+            return;
+        }
+        self.stalls += 1;
+        self.progress = Some(now.mono);
+        if let Some(response) = self.active.and_then(|active| self.responses.get_mut(active.response)) {
+            let ask = response.ask.take();
+            self.discard_active(true, out);
+            self.wanted.insert(0, ask.unwrap_or(Ask::Answer));
+        } else if let Some(requested) = self.requested.take() {
+            if self.abandoned.len() >= ABANDONED {
+                self.abandoned.remove(0);
+            }
+            self.abandoned.push(requested.event_id);
+            self.wanted.insert(0, requested.ask);
+        } else if self.turn_owed.take().is_some() {
+            self.wanted.insert(0, Ask::Answer);
+        }
+    }
+
     pub(super) fn fail(&mut self, failure: Failure, out: &mut Vec<Effect>) {
         if matches!(self.phase, Phase::Failed | Phase::Ended) {
             return;
+        }
+        // A connection that was lost before it was ready leaves what the one before it left.
+        if self.phase == Phase::Ready {
+            self.unfinished = Some(self.unfinished());
         }
         self.phase = Phase::Failed;
         self.active = None;
@@ -93,6 +126,25 @@ impl Session {
         self.turn_owed = None;
         self.retry = None;
         self.wanted.clear();
+        self.abandoned.clear();
+        (self.stalls, self.failures, self.progress) = (0, 0, None);
+        self.caller_speaks = false;
         out.push(Effect::Failed(failure));
+    }
+
+    /// What the caller would miss if nobody took it up again.
+    fn unfinished(&mut self) -> Unfinished {
+        let answers = |ask: Option<&Ask>| !matches!(ask, Some(Ask::Say(..)));
+        let active = self.active.is_some_and(|active| {
+            self.responses
+                .get(active.response)
+                .is_some_and(|response| !response.discarded && answers(response.ask.as_ref()))
+        });
+        let requested = self.requested.as_ref().is_some_and(|requested| answers(Some(&requested.ask)));
+        let retry = self.retry.as_ref().is_some_and(|(_, ask)| answers(Some(ask)));
+        let wanted = self.wanted.iter().any(|ask| answers(Some(ask)));
+        let words_lost = self.transcripts.cut_off();
+        let answer = active || requested || retry || wanted || self.turn_owed.is_some() || self.caller_speaks;
+        Unfinished { answer, words_lost }
     }
 }

@@ -161,6 +161,24 @@ impl Transcripts {
         self.agents.retain(|agent| agent.response != response || agent.over || playout.holds_item(&agent.item_id));
     }
 
+    /// Words of the agent that are being heard, or will be, and are no turn yet; the oldest first.
+    pub(super) fn under_way(&self) -> Vec<Pii> {
+        let open = self.agents.iter().filter(|agent| !agent.over && !agent.text.trim().is_empty());
+        open.map(|agent| Pii::new(agent.text.trim())).collect()
+    }
+
+    /// The connection is gone: no more words come. True when what the caller said last never
+    /// became text.
+    pub(super) fn cut_off(&mut self) -> bool {
+        for agent in &mut self.agents {
+            agent.complete = true;
+        }
+        let lost = self.callers.back().is_some_and(|caller| !caller.transcribed);
+        self.callers.clear();
+        self.collect();
+        lost
+    }
+
     /// Nothing more will be heard or come.
     pub(super) fn end(&mut self) {
         for agent in &mut self.agents {

@@ -1,0 +1,151 @@
+//! How long the caller has been hearing nothing, and what is done about it: a word of patience while an answer is
+//! owed, a question when nothing is owed and nobody speaks.
+//!
+//! It measures silence at the caller's ear, not at the server: audio that waits in the reservoir is sound to come.
+//! What is said is the driver's (a clip, a line); here is only when.
+
+use std::time::{Duration, Instant};
+
+use super::io::Silence;
+
+/// Silence before the first word of patience. With the second after it no wait is dead air for 4 s.
+const FIRST_WORD: Duration = Duration::from_millis(2500);
+/// Silence after a word of patience before the next one.
+const NEXT_WORD: Duration = Duration::from_millis(3500);
+/// How often a silent caller is asked before the call is ended.
+const QUESTIONS: u8 = 1;
+
+/// Watches the silence of one call.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// How long nobody says anything before the caller is asked; `None` = never.
+    pub(super) still_there_after: Option<Duration>,
+    /// Frames reach the caller.
+    on_air: bool,
+    caller_speaks: bool,
+    /// The last moment at which either side was heard.
+    sound: Option<Instant>,
+    words: u8,
+    questions: u8,
+    left: bool,
+}
+
+/// What the silence has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Say that it takes a moment.
+    Word,
+    /// Nobody speaks.
+    Silence(Silence),
+}
+
+impl Patience {
+    pub(super) fn on_air(&mut self, now: Instant) {
+        self.on_air = true;
+        self.sound = Some(now);
+    }
+
+    pub(super) fn caller_began(&mut self) {
+        self.caller_speaks = true;
+        self.questions = 0;
+        self.words = 0;
+        self.left = false;
+    }
+
+    pub(super) fn caller_stopped(&mut self, now: Instant) {
+        if self.caller_speaks {
+            self.sound = Some(now);
+        }
+        self.caller_speaks = false;
+    }
+
+    /// The model's own audio came.
+    pub(super) const fn answered(&mut self) {
+        self.words = 0;
+    }
+
+    /// Something is being heard at this moment.
+    pub(super) const fn sounds(&mut self, now: Instant) {
+        self.sound = Some(now);
+    }
+
+    /// When [`Patience::fire`] is due; `waiting` while the model owes an answer.
+    pub(super) fn deadline(&self, waiting: bool) -> Option<Instant> {
+        let since = self.sound.filter(|_| self.on_air && !self.caller_speaks && !self.left)?;
+        if waiting {
+            return Some(since + if self.words == 0 { FIRST_WORD } else { NEXT_WORD });
+        }
+        self.still_there_after.map(|after| since + after)
+    }
+
+    /// Its time has come: says what is to be done, and counts anew.
+    pub(super) fn fire(&mut self, now: Instant, waiting: bool) -> Due {
+        self.sound = Some(now);
+        if waiting {
+            self.words = self.words.saturating_add(1);
+            return Due::Word;
+        }
+        if self.questions < QUESTIONS {
+            self.questions += 1;
+            return Due::Silence(Silence::Ask);
+        }
+        self.left = true;
+        Due::Silence(Silence::Leave)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+    fn patience() -> (Patience, Instant) {
+        let now = Instant::now();
+        let mut patience = Patience { still_there_after: Some(ms(12_000)), ..Patience::default() };
+        assert_eq!(patience.deadline(true), None, "nobody hears anything before the call is accepted");
+        patience.on_air(now);
+        (patience, now)
+    }
+
+    #[test]
+    fn a_wait_is_never_silent_for_four_seconds() {
+        let (mut patience, mut now) = patience();
+        for _ in 0..5 {
+            let due = patience.deadline(true).unwrap();
+            assert!(due - now < ms(4_000));
+            now = due;
+            assert_eq!(patience.fire(now, true), Due::Word);
+        }
+        patience.answered();
+        assert_eq!(patience.deadline(true), Some(now + FIRST_WORD));
+    }
+
+    #[test]
+    fn a_caller_who_says_nothing_is_asked_once_and_then_left() {
+        let (mut patience, now) = patience();
+        let asked = patience.deadline(false).unwrap();
+        assert_eq!(asked, now + ms(12_000));
+        assert_eq!(patience.fire(asked, false), Due::Silence(Silence::Ask));
+        patience.sounds(asked + ms(1_500));
+        let left = patience.deadline(false).unwrap();
+        assert_eq!(left, asked + ms(13_500));
+        assert_eq!(patience.fire(left, false), Due::Silence(Silence::Leave));
+        assert_eq!(patience.deadline(false), None);
+    }
+
+    #[test]
+    fn a_caller_who_speaks_is_neither_asked_nor_told_to_wait() {
+        let (mut patience, now) = patience();
+        patience.fire(now, false);
+        patience.caller_began();
+        assert_eq!(patience.deadline(false), None);
+        assert_eq!(patience.deadline(true), None);
+        patience.caller_stopped(now + ms(30_000));
+        assert_eq!(patience.deadline(false), Some(now + ms(42_000)));
+        assert_eq!(patience.fire(now + ms(42_000), false), Due::Silence(Silence::Ask), "asked anew");
+    }
+}
