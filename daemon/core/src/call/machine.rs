@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::clip::ClipName;
 use super::milestones::{Milestone, Milestones};
 use super::outcome::{Fault, Outcome, labels};
 
@@ -18,6 +19,21 @@ const GOODBYE_LEAD: Duration = Duration::from_secs(12);
 /// Pauses before a broken session is opened again while the caller still rings.
 const MODEL_RETRY: [Duration; 3] =
     [Duration::from_millis(150), Duration::from_millis(400), Duration::from_millis(1000)];
+/// Pauses before a session that broke in mid-call is opened again; a quarter of each is spread over the calls, which
+/// may all have lost it at once.
+const MODEL_AGAIN: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_millis(1000),
+    Duration::from_millis(2000),
+    Duration::from_millis(4000),
+];
+/// Longest time without a session in mid-call: the caller has heard four words of patience by then.
+const MODEL_OUTAGE: Duration = Duration::from_secs(15);
+/// A session that held this long has earned all attempts anew.
+const MODEL_STEADY: Duration = Duration::from_secs(10);
+/// Longest wait for an apology to be played: the longest clip, and what may stand before it.
+const LEAVE_WITHIN: Duration = Duration::from_secs(12);
 
 /// The limits that one call lives under.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +46,8 @@ pub struct Limits {
     pub model_silence: Duration,
     /// Length of the call, from the accept.
     pub max_call: Duration,
+    /// 0 to 999, another one for each call: what is tried again by many calls is spread by it.
+    pub spread: u16,
 }
 
 /// Something happened to the call.
@@ -67,6 +85,10 @@ pub enum Input {
     FirstAudio,
     /// The goodbye was played to its end.
     GoodbyePlayed,
+    /// The clip that was asked for was played to its end, or there is none.
+    ClipOver,
+    /// The conversation came to its end: somebody took leave, or nobody is there (the caller's fault).
+    Concluded(Fault),
     /// Hang up now: the drain time is over.
     Drain,
     /// Hang up now: somebody on this box said so.
@@ -119,8 +141,12 @@ pub enum Effect {
     Graph(Action),
     /// Frames may go out from now on.
     OpenAudio,
+    /// Give the model's connection up; it is of no use any more.
+    CloseModel,
     /// Have the goodbye spoken.
     SayGoodbye,
+    /// Play a recording; [`Input::ClipOver`] follows.
+    Clip(ClipName),
     /// Write a milestone with its true time.
     Milestone(Milestone, Instant),
     /// Owe the caller the apology as a text message.
@@ -136,7 +162,7 @@ pub enum Timer {
     Connect,
     /// Media did not come, or stopped.
     NoMedia,
-    /// An accepted caller waited long enough for the model.
+    /// A caller waited long enough for the model, at the beginning or in mid-call.
     ModelGrace,
     /// The model owes an event.
     ModelSilence,
@@ -148,14 +174,26 @@ pub enum Timer {
     Goodbye,
     /// `max_call` is over.
     MaxCall,
+    /// The apology was to be heard by now.
+    Leave,
 }
 
 /// The model's side as the machine sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Model {
-    Opening { attempt: usize },
-    Waiting { attempt: usize, until: Instant },
-    Ready,
+    Opening {
+        attempt: usize,
+    },
+    Waiting {
+        attempt: usize,
+        until: Instant,
+    },
+    Ready {
+        since: Instant,
+        attempt: usize,
+    },
+    /// Nothing is tried any more.
+    GivenUp,
 }
 
 /// Where the call stands with Graph and the caller.
@@ -171,6 +209,8 @@ enum Phase {
     Doubtful { until: Instant },
     /// Both sides hear each other.
     Talking { since: Instant, goodbye_said: bool },
+    /// The call cannot go on: the caller is told, then it ends so.
+    Leaving { outcome: Outcome, fault: Fault, until: Instant },
     /// Nothing comes out any more.
     Ended,
 }
@@ -182,6 +222,8 @@ pub struct Call {
     began: Instant,
     phase: Phase,
     model: Model,
+    /// Since when the conversation has been without a session.
+    lost: Option<Instant>,
     leg_up: bool,
     media_seen: Instant,
     media_since_accept: bool,
@@ -197,6 +239,7 @@ impl Call {
             began: webhook_at,
             phase: Phase::Building,
             model: Model::Opening { attempt: 0 },
+            lost: None,
             leg_up: false,
             media_seen: now,
             media_since_accept: false,
@@ -222,6 +265,10 @@ impl Call {
         if self.is_ended() {
             return;
         }
+        if let Phase::Leaving { outcome, fault, .. } = self.phase {
+            self.leaving(now, input, outcome, fault, out);
+            return;
+        }
         match input {
             Input::LegAnswered => {
                 if self.phase == Phase::Building {
@@ -229,20 +276,27 @@ impl Call {
                     out.push(Effect::Graph(Action::PreAccept));
                 }
             }
-            Input::LegRefused(fault) => self.give_up(Outcome::RefusedConfig, fault, out),
+            Input::LegRefused(fault) => self.give_up(now, Outcome::RefusedConfig, fault, out),
             Input::LegUp => {
                 self.leg_up = true;
                 self.media_seen = now;
                 self.reach(Milestone::LegUp, now, out);
                 self.bridge(now, out);
             }
-            Input::LegLost => self.give_up(Outcome::NoMedia, Fault::Whatsapp, out),
+            Input::LegLost => self.give_up(now, Outcome::NoMedia, Fault::Whatsapp, out),
             Input::MediaSeen => self.media_seen(now, out),
             Input::MediaBye => self.caller_gone(false, out),
             Input::Graph(action, verdict) => self.graph(now, action, verdict, out),
             Input::Terminated { failed } => self.caller_gone(failed, out),
             Input::ModelReady => {
-                self.model = Model::Ready;
+                let attempt = match self.model {
+                    Model::Opening { attempt } | Model::Waiting { attempt, .. } => attempt,
+                    Model::Ready { attempt, .. } => attempt,
+                    Model::GivenUp => return,
+                };
+                self.model = Model::Ready { since: now, attempt };
+                self.lost = None;
+                self.model_owes = None;
                 self.reach(Milestone::ModelUp, now, out);
                 self.bridge(now, out);
             }
@@ -254,14 +308,16 @@ impl Call {
                     self.end_call(Outcome::Limit, Fault::None, false, out);
                 }
             }
-            Input::Drain => self.give_up(Outcome::Drained, Fault::Operator, out),
-            Input::Broken => self.give_up(Outcome::Internal, Fault::Box, out),
+            Input::ClipOver => {}
+            Input::Concluded(fault) => self.end_call(Outcome::Completed, fault, false, out),
+            Input::Drain => self.give_up(now, Outcome::Drained, Fault::Operator, out),
+            Input::Broken => self.give_up(now, Outcome::Internal, Fault::Box, out),
             Input::HangUp => self.end_call(Outcome::Completed, Fault::Operator, false, out),
             Input::Timer => {
                 if let Some((due, timer)) = self.deadline()
                     && due <= now
                 {
-                    self.timer(timer, out);
+                    self.timer(now, timer, out);
                 }
             }
         }
@@ -272,7 +328,7 @@ impl Call {
     pub fn deadline(&self) -> Option<(Instant, Timer)> {
         let retry = match self.model {
             Model::Waiting { until, .. } => Some((until, Timer::ModelRetry)),
-            Model::Opening { .. } | Model::Ready => None,
+            Model::Opening { .. } | Model::Ready { .. } | Model::GivenUp => None,
         };
         let no_media_yet = Some((self.began + self.limits.no_media, Timer::NoMedia));
         let due = match self.phase {
@@ -284,13 +340,15 @@ impl Call {
             }
             Phase::Accepting { .. } => [None; 4],
             Phase::Doubtful { until } => [Some((until, Timer::AcceptProof)), None, None, None],
+            Phase::Leaving { until, .. } => [Some((until, Timer::Leave)), None, None, None],
             Phase::Talking { since, goodbye_said } => {
-                let ready = self.model == Model::Ready;
+                let ready = matches!(self.model, Model::Ready { .. });
                 let lead = self.limits.max_call.saturating_sub(GOODBYE_LEAD);
                 let model = if ready {
                     self.model_owes.map(|owed| (owed.max(since) + self.limits.model_silence, Timer::ModelSilence))
                 } else {
-                    Some((self.model_grace(since), Timer::ModelGrace))
+                    let patience = self.lost.map_or_else(|| self.model_grace(since), |lost| lost + MODEL_OUTAGE);
+                    Some((patience, Timer::ModelGrace))
                 };
                 [
                     Some((self.media_seen + self.limits.no_media, Timer::NoMedia)),
@@ -316,7 +374,7 @@ impl Call {
 
     /// Accepts as soon as both legs are there.
     fn bridge(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        if !self.leg_up || self.model != Model::Ready {
+        if !self.leg_up || !matches!(self.model, Model::Ready { .. }) {
             return;
         }
         self.reach(Milestone::BridgeActive, now, out);
@@ -338,10 +396,10 @@ impl Call {
                     self.bridge(now, out);
                 }
                 GraphVerdict::Ended => self.finish(Outcome::CallerLeftEarly, Fault::Caller, out),
-                GraphVerdict::SdpRefused => self.give_up(Outcome::GraphFailed, Fault::Box, out),
-                GraphVerdict::Forbidden => self.give_up(Outcome::GraphFailed, Fault::Operator, out),
+                GraphVerdict::SdpRefused => self.give_up(now, Outcome::GraphFailed, Fault::Box, out),
+                GraphVerdict::Forbidden => self.give_up(now, Outcome::GraphFailed, Fault::Operator, out),
                 GraphVerdict::Unknown | GraphVerdict::Refused => {
-                    self.give_up(Outcome::GraphFailed, Fault::Whatsapp, out);
+                    self.give_up(now, Outcome::GraphFailed, Fault::Whatsapp, out);
                 }
             },
             (Action::Accept, Phase::Accepting { again }) => match verdict {
@@ -358,10 +416,10 @@ impl Call {
                         self.phase = Phase::Doubtful { until: now + ACCEPT_PROOF };
                     }
                 }
-                GraphVerdict::SdpRefused => self.give_up(Outcome::GraphFailed, Fault::Box, out),
-                GraphVerdict::Forbidden => self.give_up(Outcome::GraphFailed, Fault::Operator, out),
+                GraphVerdict::SdpRefused => self.give_up(now, Outcome::GraphFailed, Fault::Box, out),
+                GraphVerdict::Forbidden => self.give_up(now, Outcome::GraphFailed, Fault::Operator, out),
                 GraphVerdict::Unknown | GraphVerdict::Refused => {
-                    self.give_up(Outcome::GraphFailed, Fault::Whatsapp, out);
+                    self.give_up(now, Outcome::GraphFailed, Fault::Whatsapp, out);
                 }
             },
             _ => {}
@@ -380,21 +438,61 @@ impl Call {
         match self.phase {
             Phase::Accepting { .. } => self.media_since_accept = true,
             Phase::Doubtful { .. } => self.talk(now, out),
-            Phase::Building | Phase::Ringing { .. } | Phase::Talking { .. } | Phase::Ended => {}
+            Phase::Building | Phase::Ringing { .. } | Phase::Talking { .. } | Phase::Leaving { .. } | Phase::Ended => {}
         }
     }
 
     fn model_lost(&mut self, now: Instant, refused: bool, out: &mut Vec<Effect>) {
         if refused {
-            self.give_up(Outcome::ModelRefused, Fault::Operator, out);
+            self.give_up(now, Outcome::ModelRefused, Fault::Operator, out);
             return;
         }
-        match self.model {
-            Model::Opening { attempt } | Model::Waiting { attempt, .. } => match MODEL_RETRY.get(attempt) {
-                Some(pause) => self.model = Model::Waiting { attempt: attempt + 1, until: now + *pause },
-                None => self.give_up(Outcome::ModelFailed, Fault::Model, out),
-            },
-            Model::Ready => self.give_up(Outcome::ModelFailed, Fault::Model, out),
+        let talking = matches!(self.phase, Phase::Talking { .. });
+        let attempt = match self.model {
+            Model::Opening { attempt } => attempt,
+            Model::Ready { since, attempt } => {
+                let steady = now.saturating_duration_since(since) >= MODEL_STEADY;
+                if steady { 0 } else { attempt }
+            }
+            // There is no session that could be lost.
+            Model::Waiting { .. } | Model::GivenUp => return,
+        };
+        if talking && matches!(self.model, Model::Ready { .. }) {
+            self.lost = Some(now);
+        }
+        match self.pauses().get(attempt) {
+            Some(pause) => self.model = Model::Waiting { attempt: attempt + 1, until: now + self.spread(*pause) },
+            None => self.give_up(now, Outcome::ModelFailed, Fault::Model, out),
+        }
+    }
+
+    /// The pauses between attempts to open a session; there are as many attempts.
+    const fn pauses(&self) -> &'static [Duration] {
+        match self.phase {
+            Phase::Talking { .. } => &MODEL_AGAIN,
+            _ => &MODEL_RETRY,
+        }
+    }
+
+    /// Between three quarters of `pause` and the whole of it.
+    fn spread(&self, pause: Duration) -> Duration {
+        pause - pause / 4 * u32::from(self.limits.spread.min(999)) / 1000
+    }
+
+    /// The apology is being played; whatever else happens, the outcome stands.
+    fn leaving(&mut self, now: Instant, input: Input, outcome: Outcome, fault: Fault, out: &mut Vec<Effect>) {
+        match input {
+            Input::ClipOver | Input::Drain | Input::HangUp | Input::Broken | Input::LegLost => {
+                self.end_call(outcome, fault, true, out);
+            }
+            Input::Timer if self.deadline().is_some_and(|(due, _)| due <= now) => {
+                self.end_call(outcome, fault, true, out);
+            }
+            Input::Terminated { .. } | Input::MediaBye => {
+                out.push(Effect::OweText);
+                self.finish(outcome, fault, out);
+            }
+            _ => {}
         }
     }
 
@@ -408,7 +506,7 @@ impl Call {
         self.finish(outcome, fault, out);
     }
 
-    fn timer(&mut self, timer: Timer, out: &mut Vec<Effect>) {
+    fn timer(&mut self, now: Instant, timer: Timer, out: &mut Vec<Effect>) {
         match timer {
             Timer::ModelRetry => {
                 if let Model::Waiting { attempt, .. } = self.model {
@@ -419,9 +517,14 @@ impl Call {
             // The leg is up (so Meta has our answer) and the model is not: the caller hears silence rather than
             // ringing on.
             Timer::Connect => self.accept(out),
-            Timer::NoMedia => self.give_up(Outcome::NoMedia, Fault::Whatsapp, out),
-            Timer::ModelGrace | Timer::ModelSilence => self.give_up(Outcome::ModelFailed, Fault::Model, out),
-            Timer::AcceptProof => self.give_up(Outcome::GraphFailed, Fault::Whatsapp, out),
+            Timer::NoMedia => self.give_up(now, Outcome::NoMedia, Fault::Whatsapp, out),
+            Timer::ModelGrace => self.give_up(now, Outcome::ModelFailed, Fault::Model, out),
+            Timer::ModelSilence => {
+                out.push(Effect::CloseModel);
+                self.model_lost(now, false, out);
+            }
+            Timer::Leave => {}
+            Timer::AcceptProof => self.give_up(now, Outcome::GraphFailed, Fault::Whatsapp, out),
             Timer::Goodbye => {
                 if let Phase::Talking { since, .. } = self.phase {
                     self.phase = Phase::Talking { since, goodbye_said: true };
@@ -433,14 +536,26 @@ impl Call {
     }
 
     /// The caller could not be served, or not to the end: hang up in Graph's words and owe a text.
-    fn give_up(&mut self, outcome: Outcome, fault: Fault, out: &mut Vec<Effect>) {
+    ///
+    /// A caller who is on the line hears why, as long as the line is not what broke.
+    fn give_up(&mut self, now: Instant, outcome: Outcome, fault: Fault, out: &mut Vec<Effect>) {
+        let heard = matches!(outcome, Outcome::ModelFailed | Outcome::ModelRefused);
+        if heard && matches!(self.phase, Phase::Talking { .. }) {
+            self.model = Model::GivenUp;
+            self.phase = Phase::Leaving { outcome, fault, until: now + LEAVE_WITHIN };
+            out.push(Effect::CloseModel);
+            out.push(Effect::Clip(ClipName::Apology));
+            return;
+        }
         self.end_call(outcome, fault, true, out);
     }
 
     fn end_call(&mut self, outcome: Outcome, fault: Fault, text: bool, out: &mut Vec<Effect>) {
         let action = match self.phase {
             Phase::Building | Phase::Ringing { .. } => Action::Reject,
-            Phase::Accepting { .. } | Phase::Doubtful { .. } | Phase::Talking { .. } => Action::Terminate,
+            Phase::Accepting { .. } | Phase::Doubtful { .. } | Phase::Talking { .. } | Phase::Leaving { .. } => {
+                Action::Terminate
+            }
             Phase::Ended => return,
         };
         if text {
@@ -458,275 +573,5 @@ impl Call {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        connect_within: Duration::from_secs(3),
-        no_media: Duration::from_secs(20),
-        model_silence: Duration::from_secs(10),
-        max_call: Duration::from_secs(900),
-    };
-
-    /// One call in virtual time: sleeps exactly to the machine's deadline.
-    struct World {
-        call: Call,
-        start: Instant,
-        now: Instant,
-        seen: Vec<Effect>,
-    }
-
-    impl World {
-        #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
-        fn new() -> Self {
-            let start = Instant::now();
-            let mut seen = Vec::new();
-            let call = Call::start(start, start, LIMITS, &mut seen);
-            Self { call, start, now: start, seen }
-        }
-
-        fn input(&mut self, input: Input) -> &mut Self {
-            self.call.handle(self.now, input, &mut self.seen);
-            self
-        }
-
-        /// Lets time pass up to `at` after the start, firing each deadline at its moment.
-        fn until(&mut self, at: Duration) -> &mut Self {
-            for _ in 0..1000 {
-                match self.call.deadline() {
-                    Some((due, _)) if due <= self.start + at => {
-                        self.now = self.now.max(due);
-                        self.input(Input::Timer);
-                    }
-                    _ => break,
-                }
-            }
-            self.now = self.start + at;
-            self
-        }
-
-        fn ringing() -> Self {
-            let mut world = Self::new();
-            world.input(Input::LegAnswered).input(Input::Graph(Action::PreAccept, GraphVerdict::Done));
-            world
-        }
-
-        fn talking() -> Self {
-            let mut world = Self::ringing();
-            world.input(Input::LegUp).input(Input::ModelReady).input(Input::Graph(Action::Accept, GraphVerdict::Done));
-            world
-        }
-
-        fn actions(&self) -> Vec<Action> {
-            self.seen.iter().filter_map(|e| if let Effect::Graph(action) = e { Some(*action) } else { None }).collect()
-        }
-
-        fn outcome(&self) -> Option<(Outcome, Fault)> {
-            let ends: Vec<_> = self
-                .seen
-                .iter()
-                .filter_map(|e| if let Effect::End(outcome, fault) = e { Some((*outcome, *fault)) } else { None })
-                .collect();
-            assert!(ends.len() <= 1, "more than one outcome: {ends:?}");
-            ends.first().copied()
-        }
-
-        fn owes_text(&self) -> bool {
-            self.seen.contains(&Effect::OweText)
-        }
-    }
-
-    const fn secs(n: u64) -> Duration {
-        Duration::from_secs(n)
-    }
-
-    #[test]
-    fn a_call_is_accepted_once_both_legs_are_up_and_audio_follows_the_accept() {
-        let mut world = World::ringing();
-        assert_eq!(world.actions(), [Action::PreAccept]);
-        world.input(Input::LegUp);
-        assert_eq!(world.actions(), [Action::PreAccept], "the model is not there yet");
-        world.input(Input::ModelReady);
-        assert_eq!(world.actions(), [Action::PreAccept, Action::Accept]);
-        assert!(!world.seen.contains(&Effect::OpenAudio));
-        world.input(Input::Graph(Action::Accept, GraphVerdict::Done));
-        assert!(world.seen.contains(&Effect::OpenAudio));
-        world.input(Input::FirstAudio).input(Input::Terminated { failed: false });
-        assert_eq!(world.outcome(), Some((Outcome::Completed, Fault::None)));
-        assert!(!world.owes_text());
-    }
-
-    #[test]
-    fn milestones_stand_in_the_contracts_order_whatever_comes_first() {
-        let mut world = World::new();
-        world.input(Input::ModelReady).input(Input::LegAnswered).input(Input::LegUp);
-        world.input(Input::Graph(Action::PreAccept, GraphVerdict::Done));
-        world.input(Input::FirstAudio).input(Input::Graph(Action::Accept, GraphVerdict::Done));
-        let order: Vec<_> =
-            world.seen.iter().filter_map(|e| if let Effect::Milestone(m, _) = e { Some(*m) } else { None }).collect();
-        assert_eq!(order, Milestone::ALL);
-    }
-
-    #[test]
-    fn a_leg_without_a_model_is_accepted_at_connect_within_and_given_up_four_seconds_later() {
-        let mut world = World::ringing();
-        world.input(Input::LegUp).until(secs(3));
-        assert_eq!(world.actions(), [Action::PreAccept, Action::Accept]);
-        world.input(Input::Graph(Action::Accept, GraphVerdict::Done)).until(secs(6));
-        assert_eq!(world.outcome(), None);
-        world.until(secs(7));
-        assert_eq!(world.outcome(), Some((Outcome::ModelFailed, Fault::Model)));
-        assert_eq!(world.actions().last(), Some(&Action::Terminate));
-        assert!(world.owes_text());
-    }
-
-    #[test]
-    fn a_leg_that_never_comes_up_is_never_accepted_and_rejected_at_twenty_seconds() {
-        let mut world = World::ringing();
-        world.input(Input::ModelReady).until(secs(19));
-        assert_eq!(world.outcome(), None);
-        world.until(secs(20));
-        assert_eq!(world.actions(), [Action::PreAccept, Action::Reject]);
-        assert_eq!(world.outcome(), Some((Outcome::NoMedia, Fault::Whatsapp)));
-        assert!(world.owes_text());
-    }
-
-    #[test]
-    fn a_refused_key_rejects_at_once_with_a_text() {
-        let mut world = World::ringing();
-        world.input(Input::ModelLost { refused: true });
-        assert_eq!(world.actions(), [Action::PreAccept, Action::Reject]);
-        assert_eq!(world.outcome(), Some((Outcome::ModelRefused, Fault::Operator)));
-        assert!(world.owes_text());
-    }
-
-    #[test]
-    fn a_broken_session_is_opened_again_while_the_caller_rings_and_given_up_in_the_end() {
-        let mut world = World::ringing();
-        world.input(Input::ModelLost { refused: false }).until(Duration::from_millis(150));
-        let opened = |world: &World| world.seen.iter().filter(|e| **e == Effect::OpenModel).count();
-        assert_eq!(opened(&world), 2);
-        world.input(Input::ModelReady).input(Input::LegUp);
-        assert_eq!(world.actions(), [Action::PreAccept, Action::Accept]);
-
-        let mut world = World::ringing();
-        for step in 1..=3 {
-            world.input(Input::ModelLost { refused: false }).until(secs(step));
-        }
-        assert_eq!(opened(&world), 4);
-        world.input(Input::ModelLost { refused: false });
-        assert_eq!(world.outcome(), Some((Outcome::ModelFailed, Fault::Model)));
-    }
-
-    #[test]
-    fn an_accept_without_an_answer_is_tried_once_more_and_media_decides_a_400() {
-        let doubtful = || {
-            let mut world = World::ringing();
-            world.input(Input::LegUp).input(Input::ModelReady);
-            world.input(Input::Graph(Action::Accept, GraphVerdict::Unknown));
-            world.input(Input::Graph(Action::Accept, GraphVerdict::Refused));
-            world
-        };
-        let mut world = doubtful();
-        assert_eq!(world.actions(), [Action::PreAccept, Action::Accept, Action::Accept]);
-        world.input(Input::MediaSeen);
-        assert!(world.seen.contains(&Effect::OpenAudio), "media within the second counts as accepted");
-
-        let mut world = doubtful();
-        world.until(secs(1));
-        assert_eq!(world.actions().last(), Some(&Action::Terminate));
-        assert_eq!(world.outcome(), Some((Outcome::GraphFailed, Fault::Whatsapp)));
-    }
-
-    #[test]
-    fn a_first_400_to_the_accept_ends_the_call_with_a_text() {
-        let mut world = World::ringing();
-        world.input(Input::LegUp).input(Input::ModelReady);
-        world.input(Input::Graph(Action::Accept, GraphVerdict::Refused));
-        assert_eq!(world.outcome(), Some((Outcome::GraphFailed, Fault::Whatsapp)));
-        assert!(world.owes_text());
-    }
-
-    #[test]
-    fn a_caller_who_leaves_before_hearing_anything_left_early() {
-        let mut world = World::ringing();
-        world.input(Input::Terminated { failed: false });
-        assert_eq!(world.outcome(), Some((Outcome::CallerLeftEarly, Fault::Caller)));
-        assert_eq!(world.actions(), [Action::PreAccept], "Meta need not be told");
-    }
-
-    #[test]
-    fn media_that_stops_ends_the_call_after_the_configured_silence() {
-        let mut world = World::talking();
-        world.until(secs(15)).input(Input::MediaSeen).until(secs(34));
-        assert_eq!(world.outcome(), None);
-        world.until(secs(35));
-        assert_eq!(world.outcome(), Some((Outcome::NoMedia, Fault::Whatsapp)));
-        assert_eq!(world.actions().last(), Some(&Action::Terminate));
-    }
-
-    #[test]
-    fn a_model_that_owes_an_event_for_too_long_has_failed() {
-        let mut world = World::talking();
-        world.until(secs(5));
-        let now = world.now;
-        world.input(Input::MediaSeen).input(Input::ModelOwes(Some(now))).until(secs(14));
-        assert_eq!(world.outcome(), None);
-        world.until(secs(15));
-        assert_eq!(world.outcome(), Some((Outcome::ModelFailed, Fault::Model)));
-    }
-
-    #[test]
-    fn a_goodbye_is_spoken_before_the_limit_and_the_call_ends_when_it_was_played() {
-        let mut world = World::talking();
-        for second in (10..888).step_by(10) {
-            world.until(secs(second)).input(Input::MediaSeen);
-        }
-        world.until(secs(888));
-        assert!(world.seen.contains(&Effect::SayGoodbye));
-        world.until(secs(891)).input(Input::GoodbyePlayed);
-        assert_eq!(world.outcome(), Some((Outcome::Limit, Fault::None)));
-        assert!(!world.owes_text());
-
-        let mut world = World::talking();
-        for second in (10..900).step_by(10) {
-            world.until(secs(second)).input(Input::MediaSeen);
-        }
-        world.until(secs(900));
-        assert_eq!(world.outcome(), Some((Outcome::Limit, Fault::None)), "the limit holds without a goodbye too");
-    }
-
-    #[test]
-    fn nothing_comes_out_after_the_end() {
-        let mut world = World::talking();
-        world.input(Input::HangUp);
-        let before = world.seen.len();
-        for input in [
-            Input::LegUp,
-            Input::ModelReady,
-            Input::Terminated { failed: true },
-            Input::Graph(Action::Accept, GraphVerdict::Done),
-            Input::Drain,
-            Input::Timer,
-            Input::LegLost,
-        ] {
-            world.input(input);
-        }
-        assert_eq!(world.seen.len(), before);
-        assert_eq!(world.call.deadline(), None);
-    }
-
-    #[test]
-    fn an_answer_that_meta_does_not_take_is_our_fault_and_a_dead_token_the_operators() {
-        for (verdict, fault) in [
-            (GraphVerdict::SdpRefused, Fault::Box),
-            (GraphVerdict::Forbidden, Fault::Operator),
-            (GraphVerdict::Unknown, Fault::Whatsapp),
-        ] {
-            let mut world = World::new();
-            world.input(Input::LegAnswered).input(Input::Graph(Action::PreAccept, verdict));
-            assert_eq!(world.outcome(), Some((Outcome::GraphFailed, fault)));
-            assert!(world.owes_text());
-        }
-    }
-}
+#[path = "machine_tests.rs"]
+mod tests;

@@ -1,0 +1,376 @@
+//! Stories of one call in virtual time.
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    connect_within: Duration::from_secs(3),
+    no_media: Duration::from_secs(20),
+    model_silence: Duration::from_secs(10),
+    max_call: Duration::from_secs(900),
+    spread: 0,
+};
+
+/// One call in virtual time: sleeps exactly to the machine's deadline.
+struct World {
+    call: Call,
+    start: Instant,
+    now: Instant,
+    seen: Vec<Effect>,
+}
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+    fn new() -> Self {
+        let start = Instant::now();
+        let mut seen = Vec::new();
+        let call = Call::start(start, start, LIMITS, &mut seen);
+        Self { call, start, now: start, seen }
+    }
+
+    fn input(&mut self, input: Input) -> &mut Self {
+        self.call.handle(self.now, input, &mut self.seen);
+        self
+    }
+
+    /// Lets time pass up to `at` after the start, firing each deadline at its moment.
+    fn until(&mut self, at: Duration) -> &mut Self {
+        for _ in 0..1000 {
+            match self.call.deadline() {
+                Some((due, _)) if due <= self.start + at => {
+                    self.now = self.now.max(due);
+                    self.input(Input::Timer);
+                }
+                _ => break,
+            }
+        }
+        self.now = self.start + at;
+        self
+    }
+
+    fn ringing() -> Self {
+        let mut world = Self::new();
+        world.input(Input::LegAnswered).input(Input::Graph(Action::PreAccept, GraphVerdict::Done));
+        world
+    }
+
+    fn talking() -> Self {
+        let mut world = Self::ringing();
+        world.input(Input::LegUp).input(Input::ModelReady).input(Input::Graph(Action::Accept, GraphVerdict::Done));
+        world
+    }
+
+    fn actions(&self) -> Vec<Action> {
+        self.seen.iter().filter_map(|e| if let Effect::Graph(action) = e { Some(*action) } else { None }).collect()
+    }
+
+    fn outcome(&self) -> Option<(Outcome, Fault)> {
+        let ends: Vec<_> = self
+            .seen
+            .iter()
+            .filter_map(|e| if let Effect::End(outcome, fault) = e { Some((*outcome, *fault)) } else { None })
+            .collect();
+        assert!(ends.len() <= 1, "more than one outcome: {ends:?}");
+        ends.first().copied()
+    }
+
+    fn count(&self, effect: &Effect) -> usize {
+        self.seen.iter().filter(|seen| *seen == effect).count()
+    }
+
+    fn owes_text(&self) -> bool {
+        self.seen.contains(&Effect::OweText)
+    }
+}
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn a_call_is_accepted_once_both_legs_are_up_and_audio_follows_the_accept() {
+    let mut world = World::ringing();
+    assert_eq!(world.actions(), [Action::PreAccept]);
+    world.input(Input::LegUp);
+    assert_eq!(world.actions(), [Action::PreAccept], "the model is not there yet");
+    world.input(Input::ModelReady);
+    assert_eq!(world.actions(), [Action::PreAccept, Action::Accept]);
+    assert!(!world.seen.contains(&Effect::OpenAudio));
+    world.input(Input::Graph(Action::Accept, GraphVerdict::Done));
+    assert!(world.seen.contains(&Effect::OpenAudio));
+    world.input(Input::FirstAudio).input(Input::Terminated { failed: false });
+    assert_eq!(world.outcome(), Some((Outcome::Completed, Fault::None)));
+    assert!(!world.owes_text());
+}
+
+#[test]
+fn milestones_stand_in_the_contracts_order_whatever_comes_first() {
+    let mut world = World::new();
+    world.input(Input::ModelReady).input(Input::LegAnswered).input(Input::LegUp);
+    world.input(Input::Graph(Action::PreAccept, GraphVerdict::Done));
+    world.input(Input::FirstAudio).input(Input::Graph(Action::Accept, GraphVerdict::Done));
+    let order: Vec<_> =
+        world.seen.iter().filter_map(|e| if let Effect::Milestone(m, _) = e { Some(*m) } else { None }).collect();
+    assert_eq!(order, Milestone::ALL);
+}
+
+#[test]
+fn a_leg_without_a_model_is_accepted_at_connect_within_and_given_up_four_seconds_later() {
+    let mut world = World::ringing();
+    world.input(Input::LegUp).until(secs(3));
+    assert_eq!(world.actions(), [Action::PreAccept, Action::Accept]);
+    world.input(Input::Graph(Action::Accept, GraphVerdict::Done)).until(secs(6));
+    assert_eq!(world.outcome(), None);
+    world.until(secs(7));
+    assert!(world.seen.contains(&Effect::Clip(ClipName::Apology)), "the caller hears why");
+    world.input(Input::ClipOver);
+    assert_eq!(world.outcome(), Some((Outcome::ModelFailed, Fault::Model)));
+    assert_eq!(world.actions().last(), Some(&Action::Terminate));
+    assert!(world.owes_text());
+}
+
+#[test]
+fn a_leg_that_never_comes_up_is_never_accepted_and_rejected_at_twenty_seconds() {
+    let mut world = World::ringing();
+    world.input(Input::ModelReady).until(secs(19));
+    assert_eq!(world.outcome(), None);
+    world.until(secs(20));
+    assert_eq!(world.actions(), [Action::PreAccept, Action::Reject]);
+    assert_eq!(world.outcome(), Some((Outcome::NoMedia, Fault::Whatsapp)));
+    assert!(world.owes_text());
+}
+
+#[test]
+fn a_refused_key_rejects_at_once_with_a_text() {
+    let mut world = World::ringing();
+    world.input(Input::ModelLost { refused: true });
+    assert_eq!(world.actions(), [Action::PreAccept, Action::Reject]);
+    assert_eq!(world.outcome(), Some((Outcome::ModelRefused, Fault::Operator)));
+    assert!(world.owes_text());
+}
+
+#[test]
+fn a_broken_session_is_opened_again_while_the_caller_rings_and_given_up_in_the_end() {
+    let mut world = World::ringing();
+    world.input(Input::ModelLost { refused: false }).until(Duration::from_millis(150));
+    let opened = |world: &World| world.seen.iter().filter(|e| **e == Effect::OpenModel).count();
+    assert_eq!(opened(&world), 2);
+    world.input(Input::ModelReady).input(Input::LegUp);
+    assert_eq!(world.actions(), [Action::PreAccept, Action::Accept]);
+
+    let mut world = World::ringing();
+    for step in 1..=3 {
+        world.input(Input::ModelLost { refused: false }).until(secs(step));
+    }
+    assert_eq!(opened(&world), 4);
+    world.input(Input::ModelLost { refused: false });
+    assert_eq!(world.outcome(), Some((Outcome::ModelFailed, Fault::Model)));
+}
+
+#[test]
+fn an_accept_without_an_answer_is_tried_once_more_and_media_decides_a_400() {
+    let doubtful = || {
+        let mut world = World::ringing();
+        world.input(Input::LegUp).input(Input::ModelReady);
+        world.input(Input::Graph(Action::Accept, GraphVerdict::Unknown));
+        world.input(Input::Graph(Action::Accept, GraphVerdict::Refused));
+        world
+    };
+    let mut world = doubtful();
+    assert_eq!(world.actions(), [Action::PreAccept, Action::Accept, Action::Accept]);
+    world.input(Input::MediaSeen);
+    assert!(world.seen.contains(&Effect::OpenAudio), "media within the second counts as accepted");
+
+    let mut world = doubtful();
+    world.until(secs(1));
+    assert_eq!(world.actions().last(), Some(&Action::Terminate));
+    assert_eq!(world.outcome(), Some((Outcome::GraphFailed, Fault::Whatsapp)));
+}
+
+#[test]
+fn a_first_400_to_the_accept_ends_the_call_with_a_text() {
+    let mut world = World::ringing();
+    world.input(Input::LegUp).input(Input::ModelReady);
+    world.input(Input::Graph(Action::Accept, GraphVerdict::Refused));
+    assert_eq!(world.outcome(), Some((Outcome::GraphFailed, Fault::Whatsapp)));
+    assert!(world.owes_text());
+}
+
+#[test]
+fn a_caller_who_leaves_before_hearing_anything_left_early() {
+    let mut world = World::ringing();
+    world.input(Input::Terminated { failed: false });
+    assert_eq!(world.outcome(), Some((Outcome::CallerLeftEarly, Fault::Caller)));
+    assert_eq!(world.actions(), [Action::PreAccept], "Meta need not be told");
+}
+
+#[test]
+fn media_that_stops_ends_the_call_after_the_configured_silence() {
+    let mut world = World::talking();
+    world.until(secs(15)).input(Input::MediaSeen).until(secs(34));
+    assert_eq!(world.outcome(), None);
+    world.until(secs(35));
+    assert_eq!(world.outcome(), Some((Outcome::NoMedia, Fault::Whatsapp)));
+    assert_eq!(world.actions().last(), Some(&Action::Terminate));
+}
+
+#[test]
+fn a_model_that_owes_an_event_for_too_long_is_given_up_and_opened_again() {
+    let mut world = World::talking();
+    world.until(secs(5));
+    let now = world.now;
+    world.input(Input::MediaSeen).input(Input::ModelOwes(Some(now))).until(secs(14));
+    assert!(!world.seen.contains(&Effect::CloseModel));
+    world.until(secs(15));
+    assert!(world.seen.contains(&Effect::CloseModel));
+    world.input(Input::ModelLost { refused: false }).until(secs(16));
+    assert_eq!(world.count(&Effect::OpenModel), 2, "the loss that we made ourselves counts once");
+}
+
+#[test]
+fn a_session_lost_in_mid_call_is_opened_again_and_the_call_goes_on() {
+    let mut world = World::talking();
+    world.until(secs(2)).input(Input::ModelLost { refused: false });
+    world.until(Duration::from_millis(2_100));
+    assert_eq!(world.count(&Effect::OpenModel), 2);
+    world.input(Input::ModelReady).until(secs(4)).input(Input::Terminated { failed: false });
+    assert_eq!(world.outcome().map(|(_, fault)| fault), Some(Fault::Caller), "nothing was heard in this story");
+    assert!(!world.owes_text());
+}
+
+#[test]
+fn a_session_that_cannot_be_had_again_ends_in_an_apology_and_a_text() {
+    let mut world = World::talking();
+    world.until(secs(2));
+    for second in 2..17 {
+        world.input(Input::MediaSeen).input(Input::ModelLost { refused: false }).until(secs(second + 1));
+    }
+    assert!(world.count(&Effect::OpenModel) <= 6, "{}", world.count(&Effect::OpenModel));
+    assert_eq!(world.count(&Effect::Clip(ClipName::Apology)), 1);
+    assert_eq!(world.outcome(), None, "the apology is played to its end");
+    world.input(Input::ClipOver);
+    assert_eq!(world.outcome(), Some((Outcome::ModelFailed, Fault::Model)));
+    assert!(world.owes_text());
+}
+
+#[test]
+fn an_attempt_that_hangs_does_not_prolong_the_wait() {
+    let mut world = World::talking();
+    world.until(secs(2)).input(Input::ModelLost { refused: false }).until(secs(16));
+    world.input(Input::MediaSeen).until(secs(17));
+    assert_eq!(world.count(&Effect::Clip(ClipName::Apology)), 1);
+}
+
+#[test]
+fn a_session_that_breaks_again_and_again_uses_its_attempts_up() {
+    let mut world = World::talking();
+    for round in 0..8 {
+        world.input(Input::MediaSeen).input(Input::ModelLost { refused: false }).until(secs(5 * (round + 1)));
+        world.input(Input::ModelReady);
+    }
+    assert_eq!(world.count(&Effect::Clip(ClipName::Apology)), 1, "never steady for ten seconds");
+
+    let mut world = World::talking();
+    for round in 0..8 {
+        world.input(Input::MediaSeen).input(Input::ModelLost { refused: false }).until(secs(15 * round + 1));
+        world.input(Input::ModelReady).until(secs(15 * (round + 1)));
+    }
+    assert_eq!(world.outcome(), None, "one that holds earns its attempts anew");
+}
+
+#[test]
+fn a_key_that_dies_in_mid_call_is_not_tried_again() {
+    let mut world = World::talking();
+    world.input(Input::ModelLost { refused: true });
+    assert_eq!(world.count(&Effect::OpenModel), 1);
+    world.until(secs(12));
+    assert_eq!(world.outcome(), Some((Outcome::ModelRefused, Fault::Operator)), "also if no clip ever ends");
+    assert!(world.owes_text());
+}
+
+#[test]
+fn a_caller_who_hangs_up_during_the_apology_gets_the_text_and_graph_is_not_told() {
+    let mut world = World::talking();
+    world.input(Input::ModelLost { refused: true });
+    let before = world.actions().len();
+    world.input(Input::Terminated { failed: false });
+    assert_eq!(world.outcome(), Some((Outcome::ModelRefused, Fault::Operator)));
+    assert!(world.owes_text());
+    assert_eq!(world.actions().len(), before);
+}
+
+#[test]
+fn attempts_of_many_calls_are_spread() {
+    let due = |spread| {
+        let mut world = World::talking();
+        world.call.limits.spread = spread;
+        world.input(Input::ModelLost { refused: false });
+        world.call.deadline().unwrap().0 - world.now
+    };
+    assert_eq!(due(0), Duration::from_millis(100));
+    assert!(due(999) < Duration::from_millis(76));
+}
+
+#[test]
+fn a_concluded_conversation_is_completed() {
+    for fault in [Fault::None, Fault::Caller] {
+        let mut world = World::talking();
+        world.input(Input::FirstAudio).input(Input::Concluded(fault));
+        assert_eq!(world.outcome(), Some((Outcome::Completed, fault)));
+        assert_eq!(world.actions().last(), Some(&Action::Terminate));
+        assert!(!world.owes_text());
+    }
+}
+
+#[test]
+fn a_goodbye_is_spoken_before_the_limit_and_the_call_ends_when_it_was_played() {
+    let mut world = World::talking();
+    for second in (10..888).step_by(10) {
+        world.until(secs(second)).input(Input::MediaSeen);
+    }
+    world.until(secs(888));
+    assert!(world.seen.contains(&Effect::SayGoodbye));
+    world.until(secs(891)).input(Input::GoodbyePlayed);
+    assert_eq!(world.outcome(), Some((Outcome::Limit, Fault::None)));
+    assert!(!world.owes_text());
+
+    let mut world = World::talking();
+    for second in (10..900).step_by(10) {
+        world.until(secs(second)).input(Input::MediaSeen);
+    }
+    world.until(secs(900));
+    assert_eq!(world.outcome(), Some((Outcome::Limit, Fault::None)), "the limit holds without a goodbye too");
+}
+
+#[test]
+fn nothing_comes_out_after_the_end() {
+    let mut world = World::talking();
+    world.input(Input::HangUp);
+    let before = world.seen.len();
+    for input in [
+        Input::LegUp,
+        Input::ModelReady,
+        Input::Terminated { failed: true },
+        Input::Graph(Action::Accept, GraphVerdict::Done),
+        Input::Drain,
+        Input::Timer,
+        Input::LegLost,
+    ] {
+        world.input(input);
+    }
+    assert_eq!(world.seen.len(), before);
+    assert_eq!(world.call.deadline(), None);
+}
+
+#[test]
+fn an_answer_that_meta_does_not_take_is_our_fault_and_a_dead_token_the_operators() {
+    for (verdict, fault) in [
+        (GraphVerdict::SdpRefused, Fault::Box),
+        (GraphVerdict::Forbidden, Fault::Operator),
+        (GraphVerdict::Unknown, Fault::Whatsapp),
+    ] {
+        let mut world = World::new();
+        world.input(Input::LegAnswered).input(Input::Graph(Action::PreAccept, verdict));
+        assert_eq!(world.outcome(), Some((Outcome::GraphFailed, fault)));
+        assert!(world.owes_text());
+    }
+}
