@@ -3,6 +3,7 @@
 //! A single `select!` over signals, lane, model, finished effects and the next deadline. Every way out ends in
 //! [`CallTask::finish`]; what a panic leaves behind is the switchboard's to clear up.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use sauti_core::ai::client::write_append;
-use sauti_core::ai::session::{self, Line, Odd, Session};
+use sauti_core::ai::session::{self, Line, Odd, Session, Silence};
 use sauti_core::ai::verdict::{Failure, Loss};
+use sauti_core::call::clip::ClipName;
 use sauti_core::call::machine::{Action, Call, Effect, Input};
 use sauti_core::call::milestones::Milestone;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
@@ -35,6 +37,10 @@ use crate::whatsapp::graph::{graph_error_fields, verdict};
 
 /// Longest wait for the last word to Graph; the row is written afterwards in any case.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(15);
+
+/// Frames of the caller that are kept while there is no session: the latest 2 s, half a sentence. What is older is
+/// asked for again rather than answered late.
+const HELD: usize = 100;
 
 /// Longest wait for the model's side of a close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -85,6 +91,10 @@ struct CallTask {
     owed: Option<Instant>,
     report: Option<LegReport>,
     audible: bool,
+    /// What the caller said while there was no session, the latest [`HELD`] frames.
+    held: VecDeque<Frame>,
+    /// A recording plays whose end the machine wants to know.
+    clip: bool,
     accepted: Option<Instant>,
     farewell: Option<Action>,
     text: Option<NewText>,
@@ -112,9 +122,11 @@ pub async fn run(house: Arc<House>, setup: Arc<Setup>, mut signals: mpsc::Receiv
 impl CallTask {
     fn new(house: Arc<House>, setup: Arc<Setup>) -> Self {
         let mut effects = Vec::with_capacity(8);
-        let call = Call::start(Instant::now(), setup.received.mono, house.call_limits(), &mut effects);
+        let limits = house.call_limits(setup.call_id);
+        let call = Call::start(Instant::now(), setup.received.mono, limits, &mut effects);
+        let session = Session::new(house.session_update(setup.language));
         let mut task = Self {
-            session: Session::new(house.session_update(setup.language)),
+            session: session.with_still_there_after(house.agent.still_there_after),
             playout: Playout::new(house.openai.max_output_tokens),
             preroll: Preroll::default(),
             ledger: SessionLedger::new(Arc::clone(&house), setup.call_id),
@@ -130,6 +142,8 @@ impl CallTask {
             owed: None,
             report: None,
             audible: false,
+            held: VecDeque::new(),
+            clip: false,
             accepted: None,
             farewell: None,
             text: None,
@@ -265,13 +279,43 @@ impl CallTask {
         self.top_up();
         let Some(leg) = self.leg.as_mut() else { return };
         let frames = leg.frames();
-        while let Some(frame) = frames.up.dequeue() {
-            if self.session.is_ready()
-                && let Some(link) = self.link.as_mut()
-            {
+        let mut link = self.link.as_mut().filter(|_| self.session.is_ready());
+        if let Some(link) = &mut link {
+            // What she said while there was no session; older than that would be answered too late.
+            for frame in self.held.drain(..) {
                 write_append(&mut self.line, &frame.samples);
                 link.send_audio(&self.line);
             }
+        }
+        while let Some(frame) = frames.up.dequeue() {
+            match &mut link {
+                Some(link) => {
+                    write_append(&mut self.line, &frame.samples);
+                    link.send_audio(&self.line);
+                }
+                None if self.accepted.is_some() => {
+                    if self.held.len() >= HELD {
+                        self.held.pop_front();
+                    }
+                    self.held.push_back(frame);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Plays a recording after what is held; false when there is none for this call.
+    fn play(&mut self, name: ClipName) -> bool {
+        let Some(samples) = self.house.clips.get(self.setup.language, name) else { return false };
+        let plays = self.playout.play_clip(&samples);
+        self.top_up();
+        plays
+    }
+
+    /// Tells the machine once that the recording which it asked for is over.
+    fn clip_over(&mut self) {
+        if std::mem::take(&mut self.clip) {
+            self.input(Input::ClipOver);
         }
     }
 
@@ -283,6 +327,9 @@ impl CallTask {
             self.input(Input::FirstAudio);
         }
         self.session_input(session::Input::Consumed(Consumed { epoch, frames }));
+        if self.clip && self.playout.is_drained() {
+            self.clip_over();
+        }
     }
 
     /// Keeps 200 ms in front of the lane, once enough was gathered.
@@ -319,7 +366,8 @@ impl CallTask {
             }
             Effect::OpenModel => {
                 if self.ledger.opening() > 1 {
-                    self.session = Session::new(self.house.session_update(self.setup.language));
+                    let update = self.house.session_update(self.setup.language);
+                    self.session_input(session::Input::Reopen(Box::new(update)));
                 }
                 let (house, setup) = (Arc::clone(&self.house), Arc::clone(&self.setup));
                 self.pending
@@ -339,6 +387,18 @@ impl CallTask {
                 self.accepted = Some(Instant::now());
                 if self.leg.as_ref().is_none_or(|leg| !leg.open_audio()) {
                     self.input(Input::Broken);
+                }
+                self.session_input(session::Input::OnAir);
+            }
+            Effect::CloseModel => {
+                if self.link.take().is_some() {
+                    self.session_input(session::Input::Closed { code: None, reason: "" });
+                }
+            }
+            Effect::Clip(name) => {
+                self.clip = true;
+                if !self.play(name) {
+                    self.clip_over();
                 }
             }
             Effect::SayGoodbye => {
@@ -395,7 +455,29 @@ impl CallTask {
             session::Effect::Turn(turn) => self.turn(turn),
             session::Effect::Usage(who, usage) => self.ledger.usage(who, usage),
             session::Effect::LineOver { line: Line::Goodbye, .. } => self.input(Input::GoodbyePlayed),
-            session::Effect::LineOver { line: Line::Greeting, .. }
+            session::Effect::LineOver { line: Line::NobodyThere, complete: true } => {
+                self.input(Input::Concluded(Fault::Caller));
+            }
+            session::Effect::Concluded => self.input(Input::Concluded(Fault::None)),
+            session::Effect::Resumed => {
+                metrics.model_session("resumed");
+                self.ledger.opened();
+                self.input(Input::ModelReady);
+            }
+            session::Effect::OneMoment => {
+                metrics.wait_filled();
+                self.play(ClipName::OneMoment);
+            }
+            session::Effect::Silence(what) => {
+                let texts = self.house.texts_of(self.setup.language);
+                let (line, text) = match what {
+                    Silence::Ask => (Line::StillThere, &texts.still_there),
+                    Silence::Leave => (Line::NobodyThere, &texts.nobody_there),
+                };
+                let text = Pii::new(text.clone());
+                self.session.handle(now(), session::Input::Say(line, text), &mut self.playout, &mut self.news);
+            }
+            session::Effect::LineOver { .. }
             | session::Effect::Audio { .. }
             | session::Effect::SpeechStarted
             | session::Effect::SpeechStopped

@@ -97,8 +97,9 @@ pub struct Setup {
 impl House {
     /// The limits that a call's machine needs.
     #[must_use]
-    pub const fn call_limits(&self) -> machine::Limits {
+    pub fn call_limits(&self, call: CallId) -> machine::Limits {
         machine::Limits {
+            spread: call.spread(),
             connect_within: self.limits.connect_within,
             no_media: self.limits.no_media,
             model_silence: self.limits.model_silence,

@@ -17,6 +17,13 @@ impl CallId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
+    /// A number from 0 to 999 that differs between calls, also between those that began in one moment.
+    #[must_use]
+    pub fn spread(&self) -> u16 {
+        let bytes = self.0.as_bytes();
+        u16::from_be_bytes([bytes[14], bytes[15]]) % 1000
+    }
+
     /// Reads an id as it was written by `Display`; `None` if it is none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

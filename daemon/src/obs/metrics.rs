@@ -54,6 +54,7 @@ pub struct Metrics {
     cost: Counter<f64, AtomicU64>,
     interruptions: Counter,
     truncations: Counter,
+    waits_filled: Counter,
     overflows: Counter,
     underruns: Counter,
     packets: Family<Kind, Counter>,
@@ -139,6 +140,8 @@ impl Metrics {
         registry.register("cost_usd", "Cost of the model in US dollars, by the price table", cost.clone());
         let interruptions = Counter::default();
         registry.register("interruptions", "Times a caller spoke over the AI", interruptions.clone());
+        let waits_filled = Counter::default();
+        registry.register("waits_filled", "Words of patience played to callers who waited", waits_filled.clone());
         let truncations = Counter::default();
         registry.register("truncations", "Items cut to what was heard", truncations.clone());
         let overflows = Counter::default();
@@ -201,6 +204,7 @@ impl Metrics {
             cost,
             interruptions,
             truncations,
+            waits_filled,
             overflows,
             underruns,
             packets,
@@ -275,6 +279,11 @@ impl Metrics {
     /// The caller spoke over the AI.
     pub fn interruption(&self) {
         self.interruptions.inc();
+    }
+
+    /// A caller who waited was told so.
+    pub fn wait_filled(&self) {
+        self.waits_filled.inc();
     }
 
     /// An item was cut to what was heard.

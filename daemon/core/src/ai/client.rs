@@ -166,6 +166,37 @@ pub fn word_for_word(text: &str) -> Pii {
     ))
 }
 
+/// The name of the tool by which the model ends a call.
+pub const END_CALL: &str = "end_call";
+
+/// A tool, flat as the Realtime API wants it: the name does not stand in a `function` of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Tool {
+    r#type: &'static str,
+    name: &'static str,
+    description: &'static str,
+    parameters: NoParameters,
+}
+
+/// A JSON schema of an object without keys.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct NoParameters {
+    r#type: &'static str,
+    properties: Nothing,
+    required: [(); 0],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Nothing {}
+
+const HANG_UP: Tool = Tool {
+    r#type: "function",
+    name: END_CALL,
+    description: "Ends this telephone call. Call it when the caller has said goodbye or wants nothing more, right after \
+                  your own short goodbye.",
+    parameters: NoParameters { r#type: "object", properties: Nothing {}, required: [] },
+};
+
 /// The `session` of a `session.update`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SessionUpdate {
@@ -173,7 +204,8 @@ pub struct SessionUpdate {
     output_modalities: [&'static str; 1],
     instructions: Pii,
     audio: Audio,
-    tools: [(); 0],
+    tools: [Tool; 1],
+    tool_choice: &'static str,
     max_output_tokens: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<Reasoning>,
@@ -282,7 +314,8 @@ impl SessionUpdate {
                 },
                 output: AudioOutput { format: PCM, voice: openai.voice.clone() },
             },
-            tools: [],
+            tools: [HANG_UP],
+            tool_choice: "auto",
             max_output_tokens: openai.max_output_tokens,
             reasoning: openai.reasoning.clone().map(|effort| Reasoning { effort }),
         }
@@ -384,7 +417,9 @@ mod tests {
                             "silence_duration_ms": 500, "idle_timeout_ms": 8000, "create_response": true,
                             "interrupt_response": true}},
                     "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "marin"}},
-                "tools": [], "max_output_tokens": 1024, "reasoning": {"effort": "low"}}})
+                "tools": [{"type": "function", "name": "end_call", "description": HANG_UP.description,
+                    "parameters": {"type": "object", "properties": {}, "required": []}}],
+                "tool_choice": "auto", "max_output_tokens": 1024, "reasoning": {"effort": "low"}}})
         );
     }
 

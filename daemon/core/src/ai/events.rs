@@ -203,6 +203,8 @@ pub enum ServerEvent<'a> {
     ItemDone {
         /// The item.
         item_id: Cow<'a, str>,
+        /// The item is a tool call with all of its arguments; `None` for a call that was cut off.
+        call: Option<ToolCall<'a>>,
     },
     /// `response.done`, whatever its status.
     ResponseDone(ResponseDone<'a>),
@@ -219,6 +221,17 @@ pub enum ServerEvent<'a> {
     },
     /// Known or unknown, it changes nothing for us.
     Other,
+}
+
+/// A tool that the model calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall<'a> {
+    /// The response that it is part of.
+    pub response_id: Cow<'a, str>,
+    /// What its result has to name.
+    pub call_id: Cow<'a, str>,
+    /// Which tool.
+    pub name: Cow<'a, str>,
 }
 
 /// `response.done`.
@@ -314,7 +327,17 @@ pub fn read(text: &str) -> Result<ServerEvent<'_>, EventError> {
         "response.output_item.done" => {
             const EVENT: &str = "response.output_item.done";
             let wire: OutputItemWire<'_> = shape(text, EVENT)?;
-            Ok(ServerEvent::ItemDone { item_id: id(EVENT, "item.id", wire.item.id)? })
+            let called = wire.item.kind.as_deref() == Some("function_call")
+                && wire.item.status.as_deref().is_none_or(|status| status == "completed");
+            let call = match (called, wire.response_id, wire.item.call_id, wire.item.name) {
+                (true, Some(response_id), Some(call_id), Some(name)) => Some(ToolCall {
+                    response_id: id(EVENT, "response_id", response_id)?,
+                    call_id: id(EVENT, "item.call_id", call_id)?,
+                    name: id(EVENT, "item.name", name)?,
+                }),
+                _ => None,
+            };
+            Ok(ServerEvent::ItemDone { item_id: id(EVENT, "item.id", wire.item.id)?, call })
         }
         "response.done" => response_done(text),
         "error" => {
@@ -565,14 +588,24 @@ struct ItemWire<'a> {
 
 #[derive(Deserialize)]
 struct OutputItemWire<'a> {
+    #[serde(borrow, default)]
+    response_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    item: IdWire<'a>,
+    item: DoneItemWire<'a>,
 }
 
 #[derive(Deserialize)]
-struct IdWire<'a> {
+struct DoneItemWire<'a> {
     #[serde(borrow)]
     id: Cow<'a, str>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    status: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    call_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ mod io;
 mod patience;
 mod recap;
 mod responses;
+mod tools;
 mod trouble;
 mod words;
 
@@ -22,6 +23,7 @@ pub use self::io::{Billed, Effect, Input, Line, Odd, Silence, Speaker, Timer, Tu
 use self::patience::{Due, Patience};
 use self::recap::Recap;
 use self::responses::{Active, Ask, Responses};
+use self::tools::Tools;
 use self::words::Transcripts;
 use super::client::{ClientEvent, ResponseCreate, ResponseMetadata, SessionUpdate, word_for_word};
 use super::events::{self, ResponseDone, ResponseStatus, ServerEvent};
@@ -116,6 +118,7 @@ pub struct Session {
     unfinished: Option<Unfinished>,
     recap: Recap,
     patience: Patience,
+    tools: Tools,
     spoken: Option<Spoken>,
     transcripts: Transcripts,
     pcm: Vec<u8>,
@@ -146,6 +149,7 @@ impl Session {
             unfinished: None,
             recap: Recap::default(),
             patience: Patience::default(),
+            tools: Tools::default(),
             spoken: None,
             transcripts: Transcripts::default(),
             pcm: Vec::new(),
@@ -201,7 +205,8 @@ impl Session {
         let no_audio = self.no_audio_at().map(|at| (at, Timer::NoAudio));
         let ended = self.phase == Phase::Ended;
         let silence = self.patience.deadline(self.is_waiting()).filter(|_| !ended).map(|at| (at, Timer::Silence));
-        [created, retry, no_audio, silence].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let leave = self.leave_at().filter(|_| !ended).map(|at| (at, Timer::Leave));
+        [created, retry, no_audio, silence, leave].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// When the response that is waited for has shown no sign of life for too long.
@@ -362,7 +367,12 @@ impl Session {
                 let response = self.response_seen(now, &place.response_id, None, playout, out);
                 self.transcripts.agent_said(response, &place, transcript.expose());
             }
-            ServerEvent::ItemDone { item_id } => playout.close_item(&item_id),
+            ServerEvent::ItemDone { item_id, call } => {
+                playout.close_item(&item_id);
+                if let Some(call) = call {
+                    self.tool_call(now, &call, playout, out);
+                }
+            }
             ServerEvent::ResponseDone(done) => self.response_done(now, &done, playout, out),
             ServerEvent::Error { code, kind, param, event_id } => {
                 self.error(now, code, kind, param, event_id.as_deref(), out);
@@ -377,9 +387,7 @@ impl Session {
             return;
         }
         if !self.creates {
-            if !self.wanted.contains(&Ask::Answer) {
-                self.wanted.push(Ask::Answer);
-            }
+            self.want_answer();
         } else if self.active.is_none() {
             // While a response runs the server may leave the turn unanswered, so then it owes nothing.
             self.turn_owed = Some(now.mono);
@@ -441,7 +449,7 @@ impl Session {
             return;
         }
         response.done = true;
-        let (discarded, overflowed) = (response.discarded, response.overflowed);
+        let (discarded, overflowed, said_something) = (response.discarded, response.overflowed, response.has_audio);
         let (ask, dropped) = (response.ask.take(), std::mem::take(&mut response.dropped));
         if self.active.is_some_and(|active| active.response == number) {
             self.active = None;
@@ -457,6 +465,7 @@ impl Session {
             self.delete(item_id, out);
         }
         self.transcripts.response_done(number, playout);
+        self.leave_after(done.status == ResponseStatus::Completed && !discarded, said_something);
         let mut complete = !discarded && !overflowed && done.status == ResponseStatus::Completed;
         match done.status {
             ResponseStatus::Completed => self.failures = 0,
@@ -500,6 +509,10 @@ impl Session {
                     self.wanted.insert(0, ask);
                 }
             }
+            Some((due, Timer::Leave)) if due <= now.mono => {
+                self.tools.leave = None;
+                out.push(Effect::Concluded);
+            }
             Some((due, Timer::NoAudio)) if due <= now.mono => self.no_audio(now, out),
             Some((due, Timer::Silence)) if due <= now.mono => {
                 out.push(match self.patience.fire(now.mono, self.is_waiting()) {
@@ -534,6 +547,7 @@ impl Session {
             self.spoken = None;
         }
         self.ask(now, out);
+        self.note_leave(now.mono, playout);
     }
 
     /// Asks for the next response: never while one is active, asked for, or about to be begun by the server.

@@ -118,11 +118,13 @@ impl Config {
         page.table("[agent]");
         page.text("instructions", &self.agent.instructions);
         page.text("clips", self.agent.clips.as_deref().unwrap_or_else(|| Path::new("")).display());
+        page.duration("still_there_after", self.agent.still_there_after.unwrap_or_default());
         for (language, texts) in &self.agent.texts {
             page.table(&format!("[agent.{}]", Language::code(*language)));
             page.text("greeting", &texts.greeting);
             page.text("one_moment", &texts.one_moment);
             page.text("still_there", &texts.still_there);
+            page.text("nobody_there", &texts.nobody_there);
             page.text("apology", &texts.apology);
             page.text("goodbye", &texts.goodbye);
         }

@@ -358,6 +358,8 @@ pub struct Agent {
     pub instructions: String,
     /// Folder of recordings that stand over the built-in ones, `LANG/NAME.opus`; it need not exist. `None` = none.
     pub clips: Option<PathBuf>,
+    /// After how much silence of both sides the caller is asked; `None` = never.
+    pub still_there_after: Option<Duration>,
     /// Texts per language.
     pub texts: BTreeMap<Language, Texts>,
 }
@@ -371,6 +373,8 @@ pub struct Texts {
     pub one_moment: String,
     /// Asked when the caller has been silent for long.
     pub still_there: String,
+    /// Spoken to a caller who does not answer that, before the call is ended.
+    pub nobody_there: String,
     /// Sent as a text message when a caller could not be served.
     pub apology: String,
     /// Spoken shortly before `max_call`, word for word.

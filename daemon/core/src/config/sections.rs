@@ -403,6 +403,9 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
         |value| if value.as_str() == Some("") { Ok(None) } else { file_path(value).map(Some) },
         || Some(PathBuf::from("/etc/sauti/clips")),
     );
+    let silence = Duration::ZERO..=600 * SECOND;
+    let still_there_after =
+        section.read_or("still_there_after", |value| values::duration(value, silence), || 15 * SECOND);
     let mut tables = BTreeMap::new();
     for language in Language::ALL {
         let table = section.section(language.code());
@@ -413,6 +416,7 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
             greeting: say("greeting", built_in.greeting),
             one_moment: say("one_moment", built_in.one_moment),
             still_there: say("still_there", built_in.still_there),
+            nobody_there: say("nobody_there", built_in.nobody_there),
             apology: say("apology", built_in.apology),
             goodbye: say("goodbye", built_in.goodbye),
         };
@@ -423,7 +427,12 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
     }
     section.finish();
     let instructions = file.or(written).map_or_else(|| texts::INSTRUCTIONS.to_owned(), |Given { value, .. }| value);
-    Agent { instructions, clips: clips.value, texts: if tables.is_empty() { texts::all() } else { tables } }
+    Agent {
+        instructions,
+        clips: clips.value,
+        still_there_after: Some(still_there_after.value).filter(|after| !after.is_zero()),
+        texts: if tables.is_empty() { texts::all() } else { tables },
+    }
 }
 
 fn ledger(section: Section<'_, '_>) -> Ledger {

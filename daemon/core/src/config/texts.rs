@@ -1,7 +1,7 @@
 //! The words of a box that was given none: what the model is told, and the texts in each language.
 //!
-//! The Kinyarwanda texts want a native speaker's eye before a box goes into service with them; `one_moment` and
-//! `still_there` in Swahili, and the French ones, are set phrases that somebody who speaks them should read once.
+//! The Kinyarwanda texts want a native speaker's eye before a box goes into service with them; `one_moment`,
+//! `still_there` and `nobody_there` in Swahili, and the French ones, are set phrases that somebody who speaks them should read once.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,12 @@ pub(super) const INSTRUCTIONS: &str = "You answer this telephone line as its voi
 
 /// The texts of one language.
 pub(super) fn of(language: Language) -> Texts {
-    let [greeting, one_moment, still_there, apology, goodbye] = match language {
+    let [greeting, one_moment, still_there, nobody_there, apology, goodbye] = match language {
         Language::En => [
             "Hello! How can I help you today?",
             "One moment, please.",
             "Are you still there?",
+            "I cannot hear you, so I will hang up now. Please call again any time. Goodbye!",
             "Sorry, we could not take your call just now. Please call again in a few minutes, or write to us here.",
             "The time for this call is over. Thank you for calling. Goodbye!",
         ],
@@ -27,6 +28,7 @@ pub(super) fn of(language: Language) -> Texts {
             "Bonjour ! Comment puis-je vous aider aujourd'hui ?",
             "Un instant, s'il vous plaît.",
             "Êtes-vous toujours là ?",
+            "Je ne vous entends pas, je vais donc raccrocher. Rappelez quand vous voulez. Au revoir !",
             "Désolé, nous n'avons pas pu prendre votre appel. Veuillez rappeler dans quelques minutes, \
              ou écrivez-nous ici.",
             "Le temps prévu pour cet appel est écoulé. Merci de votre appel. Au revoir !",
@@ -35,6 +37,7 @@ pub(super) fn of(language: Language) -> Texts {
             "Muraho! Nabafasha iki uyu munsi?",
             "Mutegereze akanya gato.",
             "Muracyari ku murongo?",
+            "Sinshobora kubumva, ngiye guhagarika telefone. Mwongere muhamagare igihe cyose. Murabeho!",
             "Mutubabarire, ntitwashoboye kwitaba telefone yanyu. Mwongere muhamagare mu minota mike, \
              cyangwa mutwandikire hano.",
             "Igihe cyagenewe iki kiganiro kirarangiye. Murakoze guhamagara. Murabeho!",
@@ -43,6 +46,7 @@ pub(super) fn of(language: Language) -> Texts {
             "Habari! Ninaweza kukusaidiaje leo?",
             "Tafadhali subiri kidogo.",
             "Je, bado upo kwenye simu?",
+            "Sikusikii, kwa hiyo ninakata simu. Tafadhali piga tena wakati wowote. Kwaheri!",
             "Samahani, hatukuweza kupokea simu yako sasa hivi. Tafadhali piga tena baada ya dakika chache, \
              au tuandikie hapa.",
             "Muda wa simu hii umekwisha. Asante kwa kupiga simu. Kwaheri!",
@@ -52,6 +56,7 @@ pub(super) fn of(language: Language) -> Texts {
         greeting: greeting.to_owned(),
         one_moment: one_moment.to_owned(),
         still_there: still_there.to_owned(),
+        nobody_there: nobody_there.to_owned(),
         apology: apology.to_owned(),
         goodbye: goodbye.to_owned(),
     }

@@ -11,6 +11,8 @@ impl Session {
     /// The caller speaks: what was not heard yet is thrown away, here and at the server.
     pub(super) fn interrupted(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
         self.turn_owed = None;
+        // Whoever still speaks is not hung up on.
+        self.tools.leave = None;
         // The server will answer what is being said now; a line still has to be said.
         if matches!(self.retry, Some((_, Ask::Answer))) {
             self.retry = None;

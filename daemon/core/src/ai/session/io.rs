@@ -128,6 +128,8 @@ pub enum Effect {
     OneMoment,
     /// Nobody says anything.
     Silence(Silence),
+    /// The model took leave, and its last words were heard.
+    Concluded,
     /// Tokens were used.
     Usage(Billed, Usage),
     /// Something odd, for a counter and a log line.
@@ -193,4 +195,6 @@ pub enum Timer {
     NoAudio,
     /// The caller hears nothing.
     Silence,
+    /// The last words were heard.
+    Leave,
 }

@@ -190,3 +190,85 @@ fn each_event_of_a_long_answer_starts_the_silence_watch_anew() {
     scene.audio("resp_1", "item_1", 0, 20);
     assert_eq!(scene.session.owes_event(), Some(scene.now.mono));
 }
+
+fn called(response: &str, call: &str, name: &str, status: &str) -> Value {
+    json!({"type": "response.output_item.done", "response_id": response, "output_index": 0,
+        "item": {"id": format!("item_{call}"), "type": "function_call", "status": status, "call_id": call,
+            "name": name, "arguments": "{}"}})
+}
+
+fn outputs(sent: &[Value]) -> Vec<(&str, &str)> {
+    let items = sent.iter().filter(|event| event["type"] == "conversation.item.create").map(|event| &event["item"]);
+    items.map(|item| (item["call_id"].as_str().unwrap(), item["output"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn two_tool_calls_get_two_results_and_one_create_when_the_response_is_done() {
+    let mut scene = Scene::ready();
+    scene.created("resp_1");
+    scene.event(called("resp_1", "call_1", "weather", "completed"));
+    scene.event(called("resp_1", "call_2", "time", "completed"));
+    scene.event(called("resp_1", "call_2", "time", "completed"));
+    let sent = scene.sent();
+    assert_eq!(outputs(&sent).iter().map(|(call, _)| *call).collect::<Vec<_>>(), ["call_1", "call_2"]);
+    assert_eq!(sent.len(), 2, "nothing is asked for while the response runs: {sent:?}");
+    scene.done("resp_1", "completed");
+    let sent = scene.sent();
+    assert_eq!((sent.len(), sent[0]["type"].as_str()), (1, Some("response.create")));
+}
+
+#[test]
+fn a_call_with_half_of_its_arguments_is_not_acted_on() {
+    let mut scene = Scene::ready();
+    scene.created("resp_1");
+    scene.event(called("resp_1", "call_1", "end_call", "incomplete"));
+    scene.done("resp_1", "cancelled");
+    assert!(scene.sent().is_empty());
+}
+
+#[test]
+fn the_model_hangs_up_when_its_goodbye_was_heard_and_not_when_it_was_sent() {
+    let mut scene = Scene::ready();
+    scene.created("resp_1");
+    scene.audio("resp_1", "item_1", 0, 2000);
+    scene.event(called("resp_1", "call_1", "end_call", "completed"));
+    scene.done("resp_1", "completed");
+    assert_eq!(outputs(&scene.sent()), [("call_1", r#"{"ok":true}"#)]);
+    scene.hear(1900);
+    assert_eq!(scene.session.deadline(), None, "response.done is not yet the end of the goodbye");
+    scene.hear(100);
+    let heard = scene.now.mono;
+    assert_eq!(scene.session.deadline(), Some((heard + Duration::from_millis(300), Timer::Leave)));
+    scene.pass(300);
+    scene.input(Input::Timer);
+    assert_eq!(scene.take(), [Effect::Concluded]);
+}
+
+#[test]
+fn a_caller_who_speaks_into_the_goodbye_is_not_hung_up_on() {
+    let mut scene = Scene::ready();
+    scene.created("resp_1");
+    scene.audio("resp_1", "item_1", 0, 2000);
+    scene.event(called("resp_1", "call_1", "end_call", "completed"));
+    scene.done("resp_1", "completed");
+    scene.hear(500);
+    scene.speech("item_9");
+    scene.pass(5_000);
+    scene.input(Input::Timer);
+    assert!(!scene.take().contains(&Effect::Concluded));
+}
+
+#[test]
+fn a_model_that_hangs_up_without_a_word_is_asked_for_one_once() {
+    let mut scene = Scene::ready();
+    scene.created("resp_1");
+    scene.event(called("resp_1", "call_1", "end_call", "completed"));
+    scene.done("resp_1", "completed");
+    let sent = scene.sent();
+    assert_eq!(sent.last().unwrap()["type"], "response.create");
+    scene.created_for("resp_2", sent.last().unwrap()["event_id"].as_str().unwrap());
+    scene.done("resp_2", "completed");
+    scene.pass(300);
+    scene.input(Input::Timer);
+    assert!(scene.take().contains(&Effect::Concluded));
+}

@@ -103,7 +103,7 @@ fn the_canonical_interruption_is_cut_to_what_was_heard() {
 
 #[test]
 fn the_other_canonical_sequences_leave_nothing_behind() {
-    for golden in [FUNCTION_CALL, SUMMARY, IDLE, SIDEBAND] {
+    for golden in [SUMMARY, IDLE, SIDEBAND] {
         let mut scene = Scene::ready();
         replay(&mut scene, golden, |_, _| ());
         scene.hear(1000);
@@ -111,6 +111,16 @@ fn the_other_canonical_sequences_leave_nothing_behind() {
         assert_eq!(scene.session.owes_event(), None);
         assert_eq!(scene.sent(), [] as [Value; 0]);
     }
+}
+
+#[test]
+fn the_canonical_tool_call_is_answered_once_and_one_response_is_asked_for() {
+    let mut scene = Scene::ready();
+    replay(&mut scene, FUNCTION_CALL, |_, _| ());
+    let sent = scene.sent();
+    let kinds: Vec<&str> = sent.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(kinds, ["conversation.item.create", "response.create"]);
+    assert_eq!(sent[0]["item"]["call_id"], "call_0001");
 }
 
 #[test]
