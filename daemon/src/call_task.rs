@@ -241,6 +241,10 @@ impl CallTask {
             Some(LaneEvent::Media) => self.input(Input::MediaSeen),
             Some(LaneEvent::Bye) => self.input(Input::MediaBye),
             Some(LaneEvent::Dtmf(_)) => self.house.metrics.packets("dtmf_digit", 1),
+            Some(LaneEvent::Overlap(overlap)) => {
+                self.note_consumed();
+                self.session_input(session::Input::Overlap(overlap));
+            }
             Some(LaneEvent::Report(report)) => self.report(&report),
             Some(LaneEvent::Panicked) | None => {
                 self.leg = None;
@@ -450,6 +454,11 @@ impl CallTask {
                 metrics.interruption();
                 if let Some(leg) = self.leg.as_mut() {
                     leg.frames().set_epoch(epoch);
+                }
+            }
+            session::Effect::Resume => {
+                if let Some(leg) = self.leg.as_mut() {
+                    leg.frames().resume();
                 }
             }
             session::Effect::Turn(turn) => self.turn(turn),

@@ -17,6 +17,7 @@ use sauti_core::call::language;
 use sauti_core::call::machine::Action;
 use sauti_core::call::outcome::{Fault, Outcome};
 use sauti_core::config::{Config, TlsFiles};
+use sauti_core::media::floor::BargeIn;
 use sauti_core::pii::BoxKey;
 use sauti_core::record::Unfinished;
 use sauti_core::whatsapp::graph::RetryClass;
@@ -186,7 +187,8 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
     let (clips, findings) = tokio::task::spawn_blocking(move || Clips::load(&agent)).await.map_err(boot)?;
     findings.log();
     let metrics = Arc::new(Metrics::new());
-    let lanes = Lanes::start(&config.media, config.limits.max_calls, dead).map_err(boot)?;
+    let barge_in = config.openai.as_ref().map_or(BargeIn::Off, |openai| openai.turn.judged_here());
+    let lanes = Lanes::start(&config.media, barge_in, config.limits.max_calls, dead).map_err(boot)?;
     let tls = tls::client(&config.http.extra_roots).map_err(boot)?;
     let whatsapp = Arc::new(whatsapp);
     let dialer = Dialer::new(&openai, &tls).map_err(boot)?;

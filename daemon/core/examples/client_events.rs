@@ -70,6 +70,7 @@ fn configurations() -> Vec<OpenAi> {
             },
             create_response: true,
             interrupt_response: true,
+            barge_in: sauti_core::media::floor::BargeIn::Normal,
         },
         api_key: SecretString::from("canary-openai-key"),
     };

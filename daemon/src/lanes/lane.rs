@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use sauti_core::media::floor::Overlap;
 use sauti_core::media::frame::FRAME;
 use tokio::sync::mpsc::Sender;
 
@@ -84,6 +85,8 @@ pub enum LaneEvent {
     Bye,
     /// A key was pressed.
     Dtmf(char),
+    /// The caller speaks, or does no more.
+    Overlap(Overlap),
     /// The figures of the last second.
     Report(LegReport),
     /// A bug in the leg; it is gone.

@@ -6,10 +6,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use heapless::Deque;
-use sauti_core::media::frame::{FRAME_SAMPLES, Frame};
+use sauti_core::media::floor::{BargeIn, Decision, Floor, Tick};
+use sauti_core::media::frame::{FRAME, FRAME_SAMPLES, Frame};
+use sauti_core::media::level::{SILENCE_DBFS, rms_dbfs};
 use sauti_core::media::rtp::RtpPacket;
 use sauti_media::opus::{CodecError, EncoderSettings, MAX_ENCODED_BYTES};
 use sauti_media::pipeline::{AudioReport, CallerAudio, CallerAudioSettings, Heard, Received};
+use sauti_media::voice::{Voice, VoiceDetector};
 use sauti_media::webrtc::{LegCounters, LegEvent, RtpOut, WebRtcLeg};
 
 use super::lane::LaneEvent;
@@ -83,6 +86,48 @@ pub(super) struct Leg {
     frame: Frame,
     packet: [u8; MAX_ENCODED_BYTES],
     up_dropped: u64,
+    ear: Option<Box<Ear>>,
+}
+
+/// What judges on the lane whether the caller speaks over the AI.
+#[derive(Debug)]
+struct Ear {
+    detector: VoiceDetector,
+    floor: Floor,
+    /// Of the frame that was heard last.
+    voice: Voice,
+    /// The tick before was a pause: what follows rises from silence.
+    paused: bool,
+}
+
+/// Nobody speaks.
+const NO_VOICE: Voice = Voice { likely: 0.0, dbfs: SILENCE_DBFS };
+/// Samples over which speech rises after a pause: 5 ms.
+const RISE: i32 = 120;
+
+impl Ear {
+    /// Whether the frame that waits is to be played now.
+    fn judge(&mut self, end: &mut LaneEnd) -> Decision {
+        let (epoch, resume) = (end.epoch(), end.take_resume());
+        let next = end.waiting().map(|frame| (frame.firm, rms_dbfs(&frame.samples)));
+        self.floor.tick(&Tick {
+            length: FRAME,
+            likely: self.voice.likely,
+            caller_dbfs: self.voice.dbfs,
+            next_dbfs: next.map(|(_, dbfs)| dbfs),
+            firm: next.is_some_and(|(firm, _)| firm),
+            epoch,
+            resume,
+        })
+    }
+}
+
+/// Lets a frame begin in silence.
+fn rise(samples: &mut [i16; FRAME_SAMPLES]) {
+    for (n, sample) in (1..=RISE).zip(samples) {
+        // Smaller than before, so it fits.
+        *sample = i16::try_from(i32::from(*sample) * n / (RISE + 1)).unwrap_or(0);
+    }
 }
 
 impl Leg {
@@ -90,7 +135,7 @@ impl Leg {
     ///
     /// # Errors
     /// libopus refuses the settings.
-    pub(crate) fn new(engine: WebRtcLeg, codec: Codec) -> Result<Self, CodecError> {
+    pub(crate) fn new(engine: WebRtcLeg, codec: Codec, barge_in: BargeIn) -> Result<Self, CodecError> {
         let types = engine.payload_types();
         // The SSRC is drawn at random by the engine; so are, out of it, the first numbers (RFC 3550 §5.1).
         let [a, b, c, d] = engine.ssrc().to_be_bytes();
@@ -119,6 +164,10 @@ impl Leg {
             frame: Frame::SILENCE,
             packet: [0; MAX_ENCODED_BYTES],
             up_dropped: 0,
+            ear: barge_in.settings().map(|settings| {
+                let (detector, floor) = (VoiceDetector::default(), Floor::new(settings));
+                Box::new(Ear { detector, floor, voice: NO_VOICE, paused: false })
+            }),
         })
     }
 
@@ -182,7 +231,10 @@ impl Leg {
             self.media = true;
             return Some(LaneEvent::Media);
         }
-        self.digits.pop_front().map(LaneEvent::Dtmf)
+        if let Some(digit) = self.digits.pop_front() {
+            return Some(LaneEvent::Dtmf(digit));
+        }
+        self.ear.as_mut()?.floor.poll_event().map(LaneEvent::Overlap)
     }
 
     /// Hands every datagram that is due to `send`.
@@ -194,7 +246,11 @@ impl Leg {
 
     /// Twenty milliseconds from the caller into the ring.
     pub(super) fn listen(&mut self, now: Instant, end: &mut LaneEnd) {
-        if self.audio.pull(now, &mut self.frame.samples) == Heard::Nothing {
+        let heard = self.audio.pull(now, &mut self.frame.samples);
+        if let Some(ear) = &mut self.ear {
+            ear.voice = if heard == Heard::Nothing { NO_VOICE } else { ear.detector.hear(&self.frame.samples) };
+        }
+        if heard == Heard::Nothing {
             return;
         }
         self.frame.epoch = 0;
@@ -208,7 +264,19 @@ impl Leg {
         if !self.up {
             return;
         }
-        let frame = if self.open { end.next_frame() } else { None };
+        let mut frame = None;
+        if self.open {
+            let pause = self.ear.as_mut().is_some_and(|ear| ear.judge(end) == Decision::Pause);
+            if !pause {
+                frame = end.next_frame();
+            }
+            if let Some(ear) = &mut self.ear
+                && std::mem::replace(&mut ear.paused, pause)
+                && let Some(frame) = &mut frame
+            {
+                rise(&mut frame.samples);
+            }
+        }
         let samples: Option<&[i16; FRAME_SAMPLES]> = frame.as_ref().map(|frame| &frame.samples);
         let Some(packet) = self.audio.speak(samples, &mut self.packet) else { return };
         let out = RtpOut {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use sauti_core::call::outcome::Fault;
 use sauti_core::config::Media;
+use sauti_core::media::floor::BargeIn;
 use sauti_media::webrtc::{Certificate, LegSettings, WebRtcLeg};
 use sauti_media::webrtc_sdp::SdpRefusal;
 use tokio::sync::mpsc;
@@ -109,6 +110,7 @@ pub struct Lanes {
     advertise: Vec<IpAddr>,
     certificate: Certificate,
     codec: Codec,
+    barge_in: BargeIn,
 }
 
 #[derive(Debug)]
@@ -130,11 +132,17 @@ impl Handle {
 impl Lanes {
     /// Starts the threads; `dead` is told when one of them ends for another reason than [`Lanes`] being dropped.
     ///
-    /// Must be called inside the runtime: the bridges live there.
+    /// Must be called inside the runtime: the bridges live there. `barge_in` is how the lanes themselves judge
+    /// interruptions; off where the model's server does.
     ///
     /// # Errors
     /// The kernel has no descriptors, or no certificate could be made.
-    pub fn start(config: &Media, max_calls: usize, dead: &mpsc::Sender<String>) -> Result<Self, StartError> {
+    pub fn start(
+        config: &Media,
+        barge_in: BargeIn,
+        max_calls: usize,
+        dead: &mpsc::Sender<String>,
+    ) -> Result<Self, StartError> {
         let pool = Arc::new(Pool::new(max_calls));
         let certificate = Certificate::generate().map_err(|error| StartError::Certificate(error.to_string()))?;
         let advertise = ports::advertised(config.bind, &config.advertise)?;
@@ -168,7 +176,7 @@ impl Lanes {
         }
         let ports = Ports::new(config.bind, config.ports);
         let codec = Codec { bitrate: config.opus_bitrate, complexity: config.opus_complexity };
-        Ok(Self { lanes, pool, ports, advertise, certificate, codec })
+        Ok(Self { lanes, pool, ports, advertise, certificate, codec, barge_in })
     }
 
     /// Makes the leg that answers `offer`: socket, engine, codecs, answer. Some milliseconds of work, no waiting.
@@ -180,7 +188,7 @@ impl Lanes {
         let candidates: Vec<_> = self.advertise.iter().map(|ip| SocketAddr::new(*ip, local.port())).collect();
         let settings = LegSettings { certificate: &self.certificate, local, advertise: &candidates };
         let (engine, answer) = WebRtcLeg::answer(Instant::now(), offer, &settings)?;
-        let leg = Leg::new(engine, self.codec).map_err(|error| OpenError::Codec(error.to_string()))?;
+        let leg = Leg::new(engine, self.codec, self.barge_in).map_err(|error| OpenError::Codec(error.to_string()))?;
         let slot = self.pool.take().ok_or(OpenError::NoSlot)?;
         let number = (0..self.lanes.len()).min_by_key(|number| self.lanes[*number].reports.legs()).unwrap_or_default();
         let (events, inbox) = mpsc::channel(EVENTS);

@@ -29,6 +29,7 @@ pub(super) struct Shared {
     epoch: AtomicU32,
     consumed: AtomicU64,
     pending: AtomicBool,
+    resume: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -77,6 +78,25 @@ impl LaneEnd {
         None
     }
 
+    /// The next frame of the current epoch, which stays where it is; frames of epochs that are over are dropped.
+    pub(super) fn waiting(&mut self) -> Option<&Frame> {
+        let epoch = self.epoch();
+        while self.down.peek().is_some_and(|frame| frame.epoch != epoch) {
+            self.down.dequeue();
+        }
+        self.down.peek()
+    }
+
+    /// The epoch to be played.
+    pub(super) fn epoch(&self) -> u32 {
+        self.shared.epoch.load(Ordering::Acquire)
+    }
+
+    /// True once after the call task wanted a pause to end.
+    pub(super) fn take_resume(&self) -> bool {
+        self.shared.resume.swap(false, Ordering::AcqRel)
+    }
+
     /// Notes that one more frame of `epoch` left on the wire.
     pub(super) fn count_consumed(&self, epoch: u32) {
         let (current, frames) = unpack(self.shared.consumed.load(Ordering::Relaxed));
@@ -120,6 +140,11 @@ impl TaskEnd {
     /// Starts playback epoch `epoch`: the lane drops everything older at its next tick.
     pub fn set_epoch(&self, epoch: u32) {
         self.shared.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Lets the lane go on with what it paused.
+    pub fn resume(&self) {
+        self.shared.resume.store(true, Ordering::Release);
     }
 
     /// Epoch and frames of it that left on the wire so far.
@@ -193,6 +218,7 @@ impl Pool {
         lane.shared.epoch.store(0, Ordering::Release);
         lane.shared.consumed.store(0, Ordering::Release);
         lane.shared.pending.store(false, Ordering::Release);
+        lane.shared.resume.store(false, Ordering::Release);
         lane.shared.waker.take();
         Some(Slot { index, lane, task })
     }
@@ -257,6 +283,21 @@ mod tests {
         let room = std::iter::from_fn(|| slot.task.down.enqueue(frame(1)).ok()).count();
         assert_eq!(room, full, "what was flushed takes no room");
         assert_eq!(slot.lane.next_frame().map(|frame| frame.epoch), Some(1));
+    }
+
+    #[test]
+    fn a_frame_that_waits_is_not_taken_and_a_stale_one_does_not_wait() {
+        let pool = Pool::new(1);
+        let mut slot = pool.take().unwrap();
+        slot.task.down.enqueue(frame(0)).unwrap();
+        assert!(slot.lane.waiting().is_some() && slot.lane.waiting().is_some());
+        assert_eq!((slot.lane.depth(), slot.task.consumed()), ((0, 1), (0, 0)));
+        slot.task.set_epoch(1);
+        assert_eq!(slot.lane.waiting(), None);
+        assert_eq!(slot.lane.depth(), (0, 0));
+        slot.task.resume();
+        assert!(slot.lane.take_resume());
+        assert!(!slot.lane.take_resume());
     }
 
     #[test]

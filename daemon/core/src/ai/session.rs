@@ -8,6 +8,7 @@
 //! [`Input::Reopen`] begins another one, which is told what was said.
 
 mod audio;
+mod floor;
 mod interruption;
 mod io;
 mod patience;
@@ -261,6 +262,7 @@ impl Session {
                 Err(error) => out.push(Effect::Odd(Odd::Event(error))),
             },
             (_, Input::Say(line, text)) => self.say(now, line, text, playout, out),
+            (_, Input::Overlap(overlap)) => self.overlap(now, overlap, playout, out),
             (_, Input::Timer) => self.timer(now, out),
         }
         self.settle(now, playout, out);

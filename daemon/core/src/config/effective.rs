@@ -94,6 +94,7 @@ impl Config {
         }
         page.value("create_response", openai.turn.create_response);
         page.value("interrupt_response", openai.turn.interrupt_response);
+        page.text("barge_in", openai.turn.barge_in.label());
     }
 
     fn write_rest(&self, page: &mut Page) {

@@ -26,6 +26,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::call::cost::PriceTable;
+use crate::media::floor::BargeIn;
 use problem::Note;
 
 /// Every secret by its name; a trunk's password, `trunk_NAME_password`, comes on top.
@@ -333,6 +334,16 @@ pub struct Turn {
     pub create_response: bool,
     /// Whether the server cancels a response when the caller speaks.
     pub interrupt_response: bool,
+    /// How easily a caller interrupts, where the box judges it: `interrupt_response` is false.
+    pub barge_in: BargeIn,
+}
+
+impl Turn {
+    /// What the lanes judge interruptions by; off where the server does it.
+    #[must_use]
+    pub const fn judged_here(&self) -> BargeIn {
+        if self.interrupt_response { BargeIn::Off } else { self.barge_in }
+    }
 }
 
 /// The server's turn detector with its own values.

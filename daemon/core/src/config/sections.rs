@@ -15,6 +15,7 @@ use super::{
     Trunk, Turn, Upstream, WhatsApp, texts, values,
 };
 use crate::call::cost::{ModelPrices, Price, PriceTable};
+use crate::media::floor::BargeIn;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -295,6 +296,8 @@ fn turn(section: Section<'_, '_>) -> Turn {
         section.read_or("silence", |value| values::duration(value, span.clone()), || Duration::from_millis(500));
     let create_response = section.read_or("create_response", values::flag, || true);
     let interrupt_response = section.read_or("interrupt_response", values::flag, || true);
+    let words: Vec<&'static str> = BargeIn::ALL.iter().map(|word| word.label()).collect();
+    let barge_in = section.read_or("barge_in", |value| values::one_of(value, &words), || BargeIn::Normal.label());
     let semantic = detection.value == "semantic_vad";
     for key in ["threshold", "prefix", "silence"] {
         if semantic && section.has(key) {
@@ -308,7 +311,12 @@ fn turn(section: Section<'_, '_>) -> Turn {
     } else {
         Detection::ServerVad { threshold: threshold.value, prefix: prefix.value, silence: silence.value }
     };
-    Turn { detection, create_response: create_response.value, interrupt_response: interrupt_response.value }
+    Turn {
+        detection,
+        create_response: create_response.value,
+        interrupt_response: interrupt_response.value,
+        barge_in: BargeIn::parse(barge_in.value).unwrap_or(BargeIn::Normal),
+    }
 }
 
 fn prices(context: &Context<'_, '_>, sections: Vec<Section<'_, '_>>) -> PriceTable {

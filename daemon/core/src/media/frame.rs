@@ -18,13 +18,15 @@ pub const SAMPLES_PER_MS: u64 = 24;
 pub struct Frame {
     /// Playback epoch that the frame belongs to; a lane drops frames of an epoch that is over. 0 upstream.
     pub epoch: u32,
+    /// The caller is to hear it whatever she says meanwhile: a lane does not pause it.
+    pub firm: bool,
     /// The audio.
     pub samples: [i16; FRAME_SAMPLES],
 }
 
 impl Frame {
     /// A frame of digital silence.
-    pub const SILENCE: Self = Self { epoch: 0, samples: [0; FRAME_SAMPLES] };
+    pub const SILENCE: Self = Self { epoch: 0, firm: false, samples: [0; FRAME_SAMPLES] };
 }
 
 impl std::fmt::Debug for Frame {

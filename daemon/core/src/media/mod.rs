@@ -1,5 +1,6 @@
 //! Numbers and buffers of the media path; no codec, no socket.
 
+pub mod floor;
 pub mod frame;
 pub mod jitter;
 pub mod level;

@@ -245,6 +245,8 @@ pub struct Playout {
     next_key: u64,
     /// The latest response that audio came of.
     latest: u64,
+    /// The response that the caller is to hear out.
+    firm: Option<u64>,
 }
 
 impl Playout {
@@ -263,6 +265,7 @@ impl Playout {
             finished: VecDeque::new(),
             next_key: 0,
             latest: 0,
+            firm: None,
         }
     }
 
@@ -357,6 +360,11 @@ impl Playout {
         self.sweep();
     }
 
+    /// Frames of this response say that they are not to be paused; `None` for no response.
+    pub const fn set_firm(&mut self, response: Option<u64>) {
+        self.firm = response;
+    }
+
     /// All audio of an item has come: its last frame may go out padded.
     pub fn end_item(&mut self, item_id: &str, content_index: u32) {
         for item in self.items.iter_mut().filter(|item| item.id == item_id && item.content_index == content_index) {
@@ -393,6 +401,7 @@ impl Playout {
         let Some(item) = self.items.get_mut(index) else { return false };
         let samples = item.take(&mut frame.samples) as u64;
         frame.epoch = self.epoch;
+        frame.firm = self.firm == Some(item.response);
         self.current = Some(item.key);
         self.pending -= samples;
         self.pushed += 1;

@@ -31,7 +31,12 @@ fn openai(url: String) -> OpenAi {
         reasoning: None,
         organization: Some("org-1".to_owned()),
         project: None,
-        turn: Turn { detection: Detection::SemanticVad, create_response: true, interrupt_response: true },
+        turn: Turn {
+            detection: Detection::SemanticVad,
+            create_response: true,
+            interrupt_response: true,
+            barge_in: sauti_core::media::floor::BargeIn::Normal,
+        },
         api_key: SecretString::from("canary-openai-key"),
     }
 }

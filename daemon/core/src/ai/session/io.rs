@@ -5,6 +5,7 @@ use crate::ai::events::{EventError, ResponseStatus};
 use crate::ai::verdict::{Code, ErrorClass, Failure};
 use crate::call::cost::Usage;
 use crate::call::outcome::labels;
+use crate::media::floor::Overlap;
 use crate::media::playout::Consumed;
 use crate::now::Now;
 use crate::pii::Pii;
@@ -75,6 +76,8 @@ pub enum Input<'a> {
     OnAir,
     /// The lane's count of consumed frames moved.
     Consumed(Consumed),
+    /// What the lane hears of the caller.
+    Overlap(Overlap),
     /// Have this said word for word.
     Say(Line, Pii),
     /// [`Session::deadline`](super::Session::deadline) has come.
@@ -102,6 +105,8 @@ pub enum Effect {
         /// See [`Playout::epoch`](crate::media::playout::Playout::epoch).
         epoch: u32,
     },
+    /// It was no interruption: the lane goes on with what it paused.
+    Resume,
     /// The caller began to speak.
     SpeechStarted,
     /// The caller stopped speaking.

@@ -35,6 +35,7 @@ pub(crate) fn openai() -> OpenAi {
             },
             create_response: true,
             interrupt_response: true,
+            barge_in: crate::media::floor::BargeIn::Normal,
         },
         api_key: SecretString::from("canary-openai-key"),
     }
