@@ -124,7 +124,8 @@ impl CallTask {
         let mut effects = Vec::with_capacity(8);
         let limits = house.call_limits(setup.call_id);
         let call = Call::start(Instant::now(), setup.received.mono, limits, &mut effects);
-        let session = Session::new(house.session_update(setup.language));
+        let mut session = Session::new(house.session_update(setup.language));
+        session.judge_with_lane(true);
         let mut task = Self {
             session: session.with_still_there_after(house.agent.still_there_after),
             playout: Playout::new(house.openai.max_output_tokens),

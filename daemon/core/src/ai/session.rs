@@ -20,6 +20,7 @@ mod words;
 
 use std::time::{Duration, Instant};
 
+use self::floor::Caller;
 pub use self::io::{Billed, Effect, Input, Line, Odd, Silence, Speaker, Timer, Turn};
 use self::patience::{Due, Patience};
 use self::recap::Recap;
@@ -122,6 +123,7 @@ pub struct Session {
     tools: Tools,
     spoken: Option<Spoken>,
     transcripts: Transcripts,
+    caller: Caller,
     pcm: Vec<u8>,
 }
 
@@ -153,6 +155,7 @@ impl Session {
             tools: Tools::default(),
             spoken: None,
             transcripts: Transcripts::default(),
+            caller: Caller::default(),
             pcm: Vec::new(),
         }
     }
@@ -207,7 +210,8 @@ impl Session {
         let ended = self.phase == Phase::Ended;
         let silence = self.patience.deadline(self.is_waiting()).filter(|_| !ended).map(|at| (at, Timer::Silence));
         let leave = self.leave_at().filter(|_| !ended).map(|at| (at, Timer::Leave));
-        [created, retry, no_audio, silence, leave].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let answer = self.answer_at().map(|at| (at, Timer::Answer));
+        [created, retry, no_audio, silence, leave, answer].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// When the response that is waited for has shown no sign of life for too long.
@@ -263,6 +267,7 @@ impl Session {
             },
             (_, Input::Say(line, text)) => self.say(now, line, text, playout, out),
             (_, Input::Overlap(overlap)) => self.overlap(now, overlap, playout, out),
+            (_, Input::SayFirmly(line, text)) => self.say_firmly(now, line, text, playout, out),
             (_, Input::Timer) => self.timer(now, out),
         }
         self.settle(now, playout, out);
@@ -335,16 +340,19 @@ impl Session {
                 self.caller_speaks = true;
                 self.patience.caller_began();
                 out.push(Effect::SpeechStarted);
-                self.interrupted(now, playout, out);
+                self.model_hears(now, playout, out);
             }
             ServerEvent::SpeechStopped { .. } => {
                 self.caller_speaks = false;
                 self.patience.caller_stopped(now.mono);
+                self.model_heard_the_end(now);
                 out.push(Effect::SpeechStopped);
             }
             ServerEvent::Committed { item_id } => {
                 self.transcripts.caller_began(now, &item_id);
-                self.committed(now);
+                if !self.is_no_turn(now) {
+                    self.committed(now);
+                }
             }
             ServerEvent::CallerWords { item_id, transcript, usage } => {
                 if let Some(usage) = usage {
@@ -390,7 +398,9 @@ impl Session {
         }
         if !self.creates {
             self.want_answer();
-        } else if self.active.is_none() {
+        } else if self.active.is_some() {
+            self.note_unanswered();
+        } else {
             // While a response runs the server may leave the turn unanswered, so then it owes nothing.
             self.turn_owed = Some(now.mono);
         }
@@ -433,6 +443,9 @@ impl Session {
             && let Some(spoken) = self.spoken.as_mut().filter(|spoken| spoken.line == *line)
         {
             spoken.response = Some(response);
+        }
+        if self.is_unwanted(ask.is_none()) {
+            self.discard_active(true, out);
         }
         if ask.is_none() && self.goodbye_waits() {
             self.cut_off(now, true, playout, out);
@@ -480,6 +493,9 @@ impl Session {
             }
             ResponseStatus::Failed | ResponseStatus::Cancelled | ResponseStatus::Incomplete => {}
         }
+        if !discarded && self.say_again(number, done.status) {
+            return;
+        }
         if let Some(spoken) = self.spoken.as_mut().filter(|spoken| spoken.response == Some(number)) {
             spoken.done = Some(complete);
         }
@@ -522,6 +538,7 @@ impl Session {
                     Due::Silence(what) => Effect::Silence(what),
                 });
             }
+            Some((due, Timer::Answer)) if due <= now.mono => self.answer_now(),
             _ => {}
         }
     }
@@ -548,6 +565,7 @@ impl Session {
             out.push(Effect::LineOver { line: spoken.line, complete });
             self.spoken = None;
         }
+        self.mark_firm(playout);
         self.ask(now, out);
         self.note_leave(now.mono, playout);
     }

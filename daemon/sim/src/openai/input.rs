@@ -13,7 +13,7 @@ use super::{
     record::Append,
     schema::Rejection,
     session::{Format, SessionKind, TurnDetection},
-    settings::Mode,
+    settings::{BusyTurn, Mode},
     usage::Tokens,
     vad::{Edge, Vad},
 };
@@ -174,8 +174,13 @@ impl RealtimeServer {
             return;
         }
         if let Some(number) = self.default_response {
-            let rejection = self.already_active(number);
-            self.refuse(&rejection, None);
+            match self.settings.busy_turn {
+                BusyTurn::Refused => {
+                    let rejection = self.already_active(number);
+                    self.refuse(&rejection, None);
+                }
+                BusyTurn::Queued => self.turn_waits = true,
+            }
         } else {
             self.respond(Cause::Turn(dtmf::digit(&samples)));
         }

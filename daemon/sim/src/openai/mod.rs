@@ -54,8 +54,8 @@ pub use self::{
     record::{Append, ClientFault, ClientFaultKind, Mark, Record, SpokenItem},
     session::SessionKind,
     settings::{
-        BadResponse, Burst, ExpectedKey, Fault, HandshakeFault, KeyOrder, Latency, Mode, RateLimits, RateLimitsAt,
-        Recording, ServerSettings, Trouble, When,
+        BadResponse, Burst, BusyTurn, ExpectedKey, Fault, HandshakeFault, KeyOrder, Latency, Mode, RateLimits,
+        RateLimitsAt, Recording, ServerSettings, Trouble, When,
     },
 };
 
@@ -126,6 +126,8 @@ pub struct RealtimeServer {
     outbox: Vec<Out>,
     responses: BTreeMap<u64, Response>,
     default_response: Option<u64>,
+    /// A turn ended while a response ran, and is answered next.
+    turn_waits: bool,
     response_count: u32,
     delta_count: u32,
     calls: BTreeMap<String, bool>,
@@ -161,6 +163,7 @@ impl RealtimeServer {
             outbox: Vec::new(),
             responses: BTreeMap::new(),
             default_response: None,
+            turn_waits: false,
             response_count: 0,
             delta_count: 0,
             calls: BTreeMap::new(),

@@ -296,7 +296,9 @@ impl RealtimeServer {
         if self.settings.rate_limits.at == RateLimitsAt::AfterDone {
             self.emit_rate_limits();
         }
-        if response.in_conversation && !matches!(ending, Ending::Cancelled("turn_detected")) {
+        if response.in_conversation && std::mem::take(&mut self.turn_waits) {
+            self.respond(Cause::Turn(None));
+        } else if response.in_conversation && !matches!(ending, Ending::Cancelled("turn_detected")) {
             self.await_caller(response.audio_ms());
         }
     }

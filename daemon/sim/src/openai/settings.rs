@@ -219,6 +219,17 @@ pub struct Fault {
     pub trouble: Trouble,
 }
 
+/// What a turn that ends while a response runs leads to, where the session lets the server create responses but not
+/// interrupt them. It is not documented, so clients must take either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BusyTurn {
+    /// An `error` event says that a response is active; nothing follows.
+    #[default]
+    Refused,
+    /// The answer begins when the running response is over.
+    Queued,
+}
+
 /// How a particular response goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadResponse {
@@ -330,6 +341,8 @@ pub struct ServerSettings {
     pub handshake_delay: Duration,
     /// Refused handshakes.
     pub handshake_faults: Vec<HandshakeFault>,
+    /// What becomes of a turn that ends while a response runs.
+    pub busy_turn: BusyTurn,
     /// Disturbances on the socket.
     pub faults: Vec<Fault>,
     /// Responses that go wrong, by number from 0.
@@ -368,6 +381,7 @@ impl ServerSettings {
             pacing_tolerance: Duration::from_millis(500),
             handshake_delay: Duration::ZERO,
             handshake_faults: Vec::new(),
+            busy_turn: BusyTurn::default(),
             faults: Vec::new(),
             bad_responses: Vec::new(),
             failed_transcriptions: Vec::new(),

@@ -80,6 +80,8 @@ pub enum Input<'a> {
     Overlap(Overlap),
     /// Have this said word for word.
     Say(Line, Pii),
+    /// The same for what the caller has to hear out (consent, notices): it is neither paused nor cut off.
+    SayFirmly(Line, Pii),
     /// [`Session::deadline`](super::Session::deadline) has come.
     Timer,
     /// The call is over: what was said until now comes out as turns, then nothing more.
@@ -202,4 +204,6 @@ pub enum Timer {
     Silence,
     /// The last words were heard.
     Leave,
+    /// Nobody has begun to answer a caller who interrupted.
+    Answer,
 }

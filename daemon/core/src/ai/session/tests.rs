@@ -216,6 +216,7 @@ fn failure(effects: &[Effect]) -> Option<&Failure> {
 mod again;
 mod answers;
 mod broken;
+mod floor;
 mod golden;
 mod interruption;
 mod opening;

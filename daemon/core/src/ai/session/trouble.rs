@@ -65,6 +65,7 @@ impl Session {
         out.push(Effect::Odd(Odd::Error { class, code: shown, param }));
         if busy && event_id.is_none() {
             self.turn_owed = None;
+            self.answer_refused();
         }
         if !about_request {
             // The server was to answer by itself and could not.
@@ -76,8 +77,13 @@ impl Session {
         let Some(requested) = self.requested.take() else { return };
         if !busy {
             self.failed_response(now, code.as_ref(), kind.as_ref(), requested.ask, out);
-        } else if self.active.is_some() {
-            self.wanted.insert(0, requested.ask);
+        } else if let Some(active) = self.active {
+            // The server was quicker with an answer of its own: a second one would be heard after it.
+            let answered = requested.ask == Ask::Answer
+                && self.responses.get_mut(active.response).is_some_and(|it| it.ask.is_none() && !it.discarded);
+            if !answered {
+                self.wanted.insert(0, requested.ask);
+            }
         } else {
             self.retry = Some((now.mono + RETRY_AFTER, requested.ask));
         }
@@ -129,6 +135,7 @@ impl Session {
         self.abandoned.clear();
         (self.stalls, self.failures, self.progress) = (0, 0, None);
         self.caller_speaks = false;
+        self.forget_the_model();
         out.push(Effect::Failed(failure));
     }
 
