@@ -268,7 +268,8 @@ impl Person {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share of some minutes of frames")]
     pub fn share_heard(&self) -> f64 {
-        let length = FRAME.as_secs_f64() * (self.heard.len() / FRAME_SAMPLES) as f64;
+        // Her own frames are the clock: what a stalled network never delivered was time all the same.
+        let length = FRAME.as_secs_f64() * (self.timeline.len() / FRAME_SAMPLES) as f64;
         if length > 0.0 { self.time_heard().as_secs_f64() / length } else { 0.0 }
     }
 }
