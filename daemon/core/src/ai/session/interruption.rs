@@ -57,6 +57,8 @@ impl Session {
         for cut in flushed.cuts {
             if let Some(response) = self.responses.get_mut(cut.response) {
                 response.settle_item(&cut.item_id);
+                // Also what the server sends late, of a response that it had called done.
+                response.discarded = true;
             }
             // A server that never had the item would only object.
             if !cut.disowned {

@@ -103,8 +103,14 @@ impl Session {
         }
         self.stalls += 1;
         self.progress = Some(now.mono);
-        if let Some(response) = self.active.and_then(|active| self.responses.get_mut(active.response)) {
+        if let Some(active) = self.active
+            && let Some(response) = self.responses.get_mut(active.response)
+        {
             let ask = response.ask.take();
+            // The end of what is cancelled is not the end of the line that is asked for anew.
+            if let Some(spoken) = self.spoken.as_mut().filter(|spoken| spoken.response == Some(active.response)) {
+                spoken.response = None;
+            }
             self.discard_active(true, out);
             self.wanted.insert(0, ask.unwrap_or(Ask::Answer));
         } else if let Some(requested) = self.requested.take() {

@@ -195,6 +195,20 @@ fn a_request_that_was_given_up_and_is_answered_late_is_cancelled() {
 }
 
 #[test]
+fn a_greeting_that_two_responses_kept_silent_about_is_said_by_the_next_connection() {
+    let mut scene = Scene::ready();
+    scene.say(Line::Greeting, "Hello!");
+    scene.created_for("resp_1", "rc_2");
+    scene.take();
+    assert_eq!(scene.wait(), Timer::NoAudio);
+    scene.done("resp_1", "cancelled");
+    assert!(!scene.take().iter().any(|effect| matches!(effect, Effect::LineOver { .. })), "it is asked for again");
+    assert_eq!(scene.wait(), Timer::NoAudio);
+    assert!(failure(&scene.take()).is_some());
+    assert_eq!(creates(&scene.open_again()), 1);
+}
+
+#[test]
 fn a_response_that_begins_and_says_nothing_is_cancelled_and_asked_for_again() {
     let mut scene = Scene::ready();
     scene.caller_says("item_1", "Hello?");

@@ -43,6 +43,15 @@ fn frames_that_the_lane_holds_and_did_not_play_do_not_count_as_heard() {
 }
 
 #[test]
+fn audio_that_comes_late_of_an_answer_that_was_cut_is_not_played() {
+    let mut scene = answering(400);
+    scene.speech("item_2");
+    scene.audio("resp_1", "item_1", 0, 500);
+    scene.audio("resp_1", "item_3", 1, 500);
+    assert!(scene.playout.is_drained());
+}
+
+#[test]
 fn an_answer_of_which_nothing_was_heard_is_deleted() {
     let mut scene = answering(0);
     scene.speech("item_2");
