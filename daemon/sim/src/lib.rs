@@ -7,3 +7,4 @@ pub mod caller;
 pub mod network;
 pub mod openai;
 pub mod whatsapp;
+pub mod world;

@@ -1,0 +1,145 @@
+//! A lane in miniature: a jitter buffer over tags, two bounded rings, an epoch and a count, a tick of 20 ms.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use sauti_core::call::clip::ClipName;
+use sauti_core::media::frame::Frame;
+use sauti_core::media::jitter::{Arrival, JitterBuffer, JitterSettings, Pulled};
+
+use super::caller::{Heard, Sound};
+
+/// As in `daemon/src/lanes/slots.rs`.
+pub(super) const UP_FRAMES: usize = 16;
+pub(super) const DOWN_FRAMES: usize = 24;
+pub(super) const DOWN_TARGET: usize = 10;
+/// Packets that a frame may take until there is one to play.
+const MAX_PULLS: usize = 4;
+/// Clips are made of this value and the ones after it, so that the ear knows them by it.
+const CLIP_MARK: i16 = 12_345;
+/// Softer than this is silence.
+const AUDIBLE: u16 = 300;
+
+/// A packet of the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tag {
+    pub(super) sequence: u16,
+    pub(super) timestamp: u32,
+    pub(super) voiced: bool,
+}
+
+/// A clip of so many milliseconds.
+pub(super) fn clip(name: ClipName) -> Vec<i16> {
+    let length = match name {
+        ClipName::OneMoment => 1_300,
+        ClipName::Greeting | ClipName::StillThere => 1_600,
+        ClipName::Apology | ClipName::Goodbye => 4_000,
+    };
+    vec![mark(name); length * 24]
+}
+
+fn mark(name: ClipName) -> i16 {
+    let place = ClipName::ALL.iter().position(|other| *other == name).unwrap_or(0);
+    CLIP_MARK + i16::try_from(place).unwrap_or(0)
+}
+
+/// What a frame sounds like.
+fn sound(frame: &Frame) -> Option<Sound> {
+    let first = frame.samples[0];
+    if let Some(name) = ClipName::ALL.iter().find(|name| mark(**name) == first && frame.samples[1] == first) {
+        return Some(Sound::Clip(*name));
+    }
+    frame.samples.iter().any(|sample| sample.unsigned_abs() > AUDIBLE).then_some(Sound::Speech)
+}
+
+/// The lane's side of one call.
+#[derive(Debug)]
+pub(super) struct Lane {
+    jitter: JitterBuffer,
+    last: bool,
+    /// The last packet was stretched by a frame that is still to be played.
+    stretched: bool,
+    pub(super) up: VecDeque<bool>,
+    pub(super) down: VecDeque<Frame>,
+    pub(super) epoch: u32,
+    consumed: (u32, u32),
+    pub(super) open: bool,
+    pub(super) packets: u64,
+    pub(super) up_dropped: u64,
+}
+
+impl Lane {
+    pub(super) fn new() -> Self {
+        Self {
+            jitter: JitterBuffer::new(JitterSettings::default()),
+            last: false,
+            stretched: false,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            epoch: 0,
+            consumed: (0, 0),
+            open: false,
+            packets: 0,
+            up_dropped: 0,
+        }
+    }
+
+    pub(super) fn receive(&mut self, now: Instant, tag: Tag) {
+        self.packets += 1;
+        let payload = [u8::from(tag.voiced)];
+        self.jitter
+            .push(now, Arrival { sequence: tag.sequence, timestamp: tag.timestamp, ticks: 960, payload: &payload });
+    }
+
+    /// The frame that the caller spoke, as the pipeline would hear it.
+    fn listen(&mut self, now: Instant) -> bool {
+        if std::mem::take(&mut self.stretched) {
+            return self.last;
+        }
+        let voiced = |payload: &[u8]| payload.first() == Some(&1);
+        for _ in 0..MAX_PULLS {
+            self.last = match self.jitter.pull(now, Duration::ZERO, !self.last) {
+                Pulled::Voice(payload) => voiced(payload),
+                Pulled::Surplus(_) => continue,
+                Pulled::Scarce(payload) => {
+                    self.stretched = true;
+                    voiced(payload)
+                }
+                Pulled::Lost { next: Some(next), .. } => voiced(next),
+                Pulled::Lost { next: None, .. } | Pulled::Starved => self.last,
+                Pulled::Silence | Pulled::Empty => false,
+            };
+            break;
+        }
+        self.last
+    }
+
+    /// One frame each way; what goes out, and the epoch that it is of.
+    pub(super) fn tick(&mut self, now: Instant) -> Option<(Heard, Option<u32>)> {
+        let frame = self.listen(now);
+        if self.up.len() < UP_FRAMES {
+            self.up.push_back(frame);
+        } else {
+            self.up_dropped += 1;
+        }
+        if !self.open {
+            return None;
+        }
+        while let Some(frame) = self.down.pop_front() {
+            if frame.epoch == self.epoch {
+                let (epoch, frames) = self.consumed;
+                self.consumed = (frame.epoch, if epoch == frame.epoch { frames + 1 } else { 1 });
+                return Some((Heard { sound: sound(&frame) }, Some(frame.epoch)));
+            }
+        }
+        Some((Heard { sound: None }, None))
+    }
+
+    pub(super) const fn consumed(&self) -> (u32, u32) {
+        self.consumed
+    }
+
+    pub(super) fn latency_ms(&self) -> u32 {
+        self.jitter.report().depth_ms + u32::try_from(self.up.len() * 20).unwrap_or(u32::MAX)
+    }
+}
