@@ -1,7 +1,8 @@
 //! What `daemon/src/call_task.rs` does, in virtual time: inputs to the machines, their effects carried out.
 //!
 //! Method by method and under the same names as there, so that the two can be laid side by side: whoever changes one
-//! changes the other. It leaves out the ledger, the log and the metrics.
+//! changes the other. It leaves out the ledger, the log and the metrics, and the lane's own voice detector: the session
+//! is not told to judge with the lane, so interruptions are what the model's server hears.
 
 use std::sync::{Arc, LazyLock};
 
@@ -330,7 +331,9 @@ impl World {
             }
             session::Effect::SpeechStarted => self.watch.noticed(self.now.mono),
             session::Effect::Odd(odd) => self.note(format!("odd {}", odd.label())),
-            session::Effect::LineOver { .. }
+            // A lane without a voice detector pauses nothing.
+            session::Effect::Resume
+            | session::Effect::LineOver { .. }
             | session::Effect::Usage(..)
             | session::Effect::Audio { .. }
             | session::Effect::SpeechStopped
