@@ -14,5 +14,7 @@ mod leaks;
 mod order;
 #[path = "box/refusals.rs"]
 mod refusals;
+#[path = "box/summaries.rs"]
+mod summaries;
 #[path = "box/world.rs"]
 mod world;

@@ -33,6 +33,7 @@ use crate::house::{House, Setup};
 use crate::lanes::{CallerLink, DOWN_TARGET, LaneEvent, LegReport, LinkNews, OpenError};
 use crate::ledger_session::SessionLedger;
 use crate::obs::logging::{EventName, Field, LogValue, SafeName, log_event};
+use crate::summary;
 use crate::whatsapp::graph::{graph_error_fields, verdict};
 
 /// Longest wait for the last word to Graph; the row is written afterwards in any case.
@@ -100,6 +101,7 @@ struct CallTask {
     text: Option<NewText>,
     ending: Option<Ending>,
     turns: u32,
+    caller_spoke: bool,
     line: String,
     frame: Box<Frame>,
 }
@@ -150,6 +152,7 @@ impl CallTask {
             text: None,
             ending: None,
             turns: 0,
+            caller_spoke: false,
             line: String::with_capacity(2048),
             frame: Box::new(Frame::SILENCE),
         };
@@ -526,6 +529,7 @@ impl CallTask {
 
     fn turn(&mut self, turn: session::Turn) {
         self.turns += 1;
+        self.caller_spoke |= turn.who == session::Speaker::Caller;
         let row = Turn {
             item: format!("{}-{}", turn.who.label(), self.turns),
             speaker: turn.who,
@@ -589,13 +593,18 @@ impl CallTask {
     /// Closes both legs, has the last word with Graph, and writes the outcome.
     async fn finish(mut self) {
         self.note_consumed();
+        let has_session = self.session.is_ready();
         self.session_input(session::Input::End);
         self.effects.clear();
         self.leg = None;
-        if let Some(link) = self.link.take() {
-            tokio::spawn(link.close(CLOSE_WITHIN));
+        let summarise = self.house.agent.summary && self.caller_spoke;
+        let mut link = self.link.take();
+        if !(summarise && has_session) {
+            if let Some(link) = link.take() {
+                tokio::spawn(link.close(CLOSE_WITHIN));
+            }
+            self.ledger.closed();
         }
-        self.ledger.closed();
         let ending = self.ending.take().unwrap_or_else(|| Ending {
             outcome: Outcome::Internal,
             fault: Fault::Box,
@@ -628,9 +637,16 @@ impl CallTask {
                 (Field::DurationMs, talked.unwrap_or_default().into()),
             ],
         );
+        if summarise {
+            self.house.store.owe_summary(self.setup.call_id, ending.at);
+        }
         self.house.end_call(&self.setup, row).await;
         if owes_text {
             self.house.texts_ring.notify_one();
+        }
+        match link {
+            Some(link) => drop(tokio::spawn(summary::at_end(self.house, self.setup.call_id, link, self.ledger))),
+            None => self.ledger.closed(),
         }
     }
 }

@@ -274,6 +274,13 @@ fn page(detail: &CallDetail, out: &mut dyn Write) -> Result<(), Trouble> {
         });
         writeln!(out, "  {:>10}  {}{}", since(call.offered_at, event.at), plain(&event.event), plain(&fields))?;
     }
+    if let Some(summary) = &detail.summary {
+        writeln!(out, "\nsummary: {}", plain(&summary.intent))?;
+        writeln!(out, "  {}", plain(&summary.summary_text))?;
+        if let Some(follow_up) = &summary.follow_up {
+            writeln!(out, "  to do: {}", plain(follow_up))?;
+        }
+    }
     let turns = detail.transcript.as_deref().unwrap_or_default();
     if !turns.is_empty() {
         writeln!(out, "\ntranscript, as heard")?;

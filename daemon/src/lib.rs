@@ -16,5 +16,6 @@ pub mod run;
 pub mod secrets;
 pub mod simulate;
 pub mod store;
+mod summary;
 pub mod switchboard;
 pub mod whatsapp;

@@ -39,7 +39,7 @@ use crate::store::Store;
 use crate::switchboard::Switchboard;
 use crate::whatsapp::graph::{Graph, graph_error_fields};
 use crate::whatsapp::http::Webhooks;
-use crate::{check, clock, whatsapp};
+use crate::{check, clock, summary, whatsapp};
 
 /// Longest wait for the listeners to finish running requests at the end.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
@@ -152,6 +152,7 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
         Arc::clone(&house.texts_ring),
         no_more_texts,
     ));
+    let summaries = tokio::spawn(summary::run(Arc::clone(&house), last_texts.subscribe()));
     say_ready(&vitals, addresses);
     let end = wait_for_the_end(&config, certificate.map(|(sender, _)| sender), &vitals, &mut dead).await;
     vitals.draining.store(true, Ordering::Relaxed);
@@ -167,6 +168,8 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     if tokio::time::timeout(TEXTS_WITHIN, &mut texts).await.is_err() {
         texts.abort();
     }
+    summary::finish().await;
+    summaries.abort();
     house.store.close().await;
     log_event(EventName::ServiceStopped, None, &[]);
     end

@@ -1,6 +1,6 @@
 -- The ledger, first version: what the WhatsApp door writes.
 --
--- Only tables that something writes are here; call_summaries, mcp_tool_calls, call_consents, wa_threads and
+-- Only tables that something writes are here; mcp_tool_calls, call_consents, wa_threads and
 -- voice_memories come with the steps that fill them, each in a file of its own. A file that was released is
 -- never edited: the next number changes what it made.
 --

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sauti::simulate::loopback::phones::Manner;
+use sauti_core::pii::Pii;
 use sauti_core::whatsapp::graph::Ask;
 use sauti_sim::caller::person::Step;
 use sauti_sim::openai::{ExpectedKey, Script};
@@ -154,5 +155,46 @@ async fn a_text_that_may_have_gone_out_is_never_sent_again() {
     .await;
     assert_eq!(world.asked(Ask::Text).await, 1);
     assert_eq!(world.far.meta.texts().await.len(), 1);
+    first.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_graph_could_not_take_at_the_calls_end_goes_out_later_and_once() {
+    let options = Options { limits: "max_calls = 1\n", ..Options::named("text-later") };
+    let world = World::start(options).await;
+    let first = world.call(0, stay());
+    until("the first call is up", || world.tally.now().1 == 1).await;
+    // As often as one round tries it: Meta has an error of its own, and certainly sent nothing.
+    let down = Fault::Code { http: 500, code: 131_016 };
+    world.far.meta.inject(fault(Ask::Text, 3, down)).await;
+    let second = world.call(1, stay()).await.expect("the phone lives").wacid.expect("it rang");
+    until_async("it was tried", async || world.asked(Ask::Text).await == 3).await;
+    let state = |wacid: &Pii| world.rows_of(wacid).first().and_then(|row| row.text_state.clone());
+    until("it is owed as before", || state(&second).as_deref() == Some("owed")).await;
+    assert!(world.far.meta.texts().await.is_empty());
+    // Graph is well again, and the next text rings for all that are owed.
+    let third = world.call(2, stay()).await.expect("the phone lives").wacid.expect("it rang");
+    for wacid in [&second, &third] {
+        until("it went out", || state(wacid).as_deref() == Some("sent")).await;
+    }
+    assert_eq!(world.far.meta.texts().await.len(), 2, "one each");
+    first.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_whom_graph_will_not_reach_is_written_to_once_and_never_again() {
+    let options = Options { limits: "max_calls = 1\n", ..Options::named("text-refused") };
+    let world = World::start(options).await;
+    let first = world.call(0, stay());
+    until("the first call is up", || world.tally.now().1 == 1).await;
+    // The window of 24 hours is closed; the person has blocked us or has no client that could take it.
+    for (who, code) in [(1, 131_047), (2, 131_026)] {
+        world.far.meta.inject(fault(Ask::Text, 1, Fault::Code { http: 400, code })).await;
+        let refused = world.call(who, stay()).await.expect("the phone lives").wacid.expect("it rang");
+        let state = || world.rows_of(&refused).first().and_then(|row| row.text_state.clone());
+        until("it is given up", || state().as_deref() == Some("failed")).await;
+    }
+    assert_eq!(world.asked(Ask::Text).await, 2, "each was tried once");
+    assert!(world.far.meta.texts().await.is_empty());
     first.abort();
 }

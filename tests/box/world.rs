@@ -215,7 +215,7 @@ pub(crate) async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> bool
 /// A daemon, Meta, the model, and a folder for the ledger.
 pub(crate) struct World {
     name: &'static str,
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     pub(crate) daemon: Daemon,
     pub(crate) far: Emulators,
     pub(crate) business: Business,

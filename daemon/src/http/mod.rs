@@ -73,6 +73,7 @@ impl Vitals {
         metrics.set_table("store_queue", ledger.queued);
         metrics.set_table("live_calls", ledger.live_calls);
         metrics.set_table("owed_texts", ledger.owed_texts);
+        metrics.set_summaries_owed(ledger.owed_summaries);
         metrics.set_ledger(ledger.commits, ledger.lost);
     }
 }

@@ -62,6 +62,8 @@ pub struct Metrics {
     reservoir_depth: Histogram,
     ring_depth: Latency,
     texts: Family<Kind, Counter>,
+    summaries: Family<Kind, Counter>,
+    summaries_owed: Gauge,
     tick_late: Gauge<f64, AtomicU64>,
     ledger_commits: Gauge,
     ledger_lost: Gauge,
@@ -171,6 +173,10 @@ impl Metrics {
         );
         let texts = Family::<Kind, Counter>::default();
         registry.register("texts", "Text messages owed to callers, by what became of them", texts.clone());
+        let summaries = Family::<Kind, Counter>::default();
+        registry.register("summaries", "Summaries of calls, by what became of each try", summaries.clone());
+        let summaries_owed = Gauge::default();
+        registry.register("summaries_owed", "Calls whose summary is still to be asked for", summaries_owed.clone());
         let tick_late = Gauge::<f64, AtomicU64>::default();
         registry.register_with_unit(
             "tick_late",
@@ -212,6 +218,8 @@ impl Metrics {
             reservoir_depth,
             ring_depth,
             texts,
+            summaries,
+            summaries_owed,
             tick_late,
             ledger_commits,
             ledger_lost,
@@ -319,6 +327,16 @@ impl Metrics {
     /// Something became of a text message that was owed.
     pub fn text(&self, kind: &'static str) {
         self.texts.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// A try to summarise a call ended.
+    pub fn summary(&self, kind: &'static str) {
+        self.summaries.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Calls whose summary is still to be asked for.
+    pub fn set_summaries_owed(&self, calls: u64) {
+        self.summaries_owed.set(i64::try_from(calls).unwrap_or(i64::MAX));
     }
 
     /// Lateness of the worst lane.

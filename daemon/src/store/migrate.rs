@@ -13,7 +13,10 @@ use super::error::StoreError;
 pub(crate) const APPLICATION_ID: i64 = 0x7361_7574;
 
 /// The steps, the first one leading from version 0 to version 1.
-const STEPS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_calls.sql")];
+const STEPS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_calls.sql"),
+    include_str!("../../../migrations/sqlite/0003_summaries.sql"),
+];
 
 /// The version that [`STEPS`] lead to.
 pub(crate) fn known_version() -> i64 {

@@ -8,10 +8,13 @@ mod error;
 mod migrate;
 pub mod read;
 mod seal;
+mod summaries;
 mod texts;
 mod thread;
 mod write;
 
+#[cfg(test)]
+mod summaries_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -24,6 +27,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 use sauti_core::call::outcome::Outcome;
+use sauti_core::call::summary::{Heard, Summary};
 use sauti_core::ids::CallId;
 use sauti_core::pii::{BoxKey, KeyedHash};
 use sauti_core::record::{
@@ -67,6 +71,17 @@ pub enum Ended {
     Already(Outcome),
 }
 
+/// A call whose summary is still to be asked for.
+#[derive(Debug)]
+pub struct OwedSummary {
+    /// Which.
+    pub call_id: CallId,
+    /// Which try this is, from 0.
+    pub attempt: u32,
+    /// What was said in it.
+    pub turns: Vec<Heard>,
+}
+
 /// Figures of the store, read without asking its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -74,6 +89,8 @@ pub struct Counts {
     pub live_calls: u64,
     /// Rows of `owed_texts`.
     pub owed_texts: u64,
+    /// Rows of `owed_summaries`.
+    pub owed_summaries: u64,
     /// Texts that may or may not have been sent.
     pub texts_unknown: u64,
     /// Commands waiting.
@@ -254,6 +271,37 @@ impl Store {
         self.ask(|reply| Command::Recover { now, reply }).await
     }
 
+    /// Tells that the summary of a call is owed; tell it before [`Self::end`], and a crash between loses neither.
+    pub fn owe_summary(&self, call: CallId, at: Timestamp) {
+        self.tell_now(Command::OweSummary { call, at });
+    }
+
+    /// The call whose summary has been due longest, with what was said in it, and how many were given up on the way.
+    /// Handing it out counts as a try.
+    ///
+    /// # Errors
+    /// The ledger could not be read or written.
+    pub async fn next_summary(&self, now: Timestamp) -> Result<(Option<OwedSummary>, u64), StoreError> {
+        self.ask(|reply| Command::NextSummary { now, reply }).await
+    }
+
+    /// What was said in a call, as heard.
+    ///
+    /// # Errors
+    /// The ledger could not be read.
+    pub async fn heard(&self, call: CallId) -> Result<Vec<Heard>, StoreError> {
+        self.ask(|reply| Command::Heard { call, reply }).await
+    }
+
+    /// Writes what a call was about and owes it no more; false = it had a summary and keeps it.
+    ///
+    /// # Errors
+    /// It could not be written, or the call was never admitted.
+    pub async fn summary(&self, call: CallId, row: Summary, at: Timestamp) -> Result<bool, StoreError> {
+        let row = Box::new(row);
+        self.ask(|reply| Command::Summary { call, row, at, reply }).await
+    }
+
     /// Figures for metrics and health.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -263,6 +311,7 @@ impl Store {
             live_calls: read(&self.gauges.live_calls),
             owed_texts: read(&self.gauges.owed_texts),
             texts_unknown: read(&self.gauges.texts_unknown),
+            owed_summaries: read(&self.gauges.owed_summaries),
             queued: u64::try_from(queued).unwrap_or(u64::MAX),
             commands: read(&self.gauges.commands),
             commits: read(&self.gauges.commits),

@@ -105,6 +105,18 @@ impl CallRow {
     }
 }
 
+/// What a call was about.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the columns are described in migrations/sqlite")]
+pub struct SummaryLine {
+    pub primary_intent: String,
+    pub intent: String,
+    pub summary_text: String,
+    pub language: Option<String>,
+    pub follow_up: Option<String>,
+    pub created_at: Time,
+}
+
 /// What one model did in one session of a call.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "the columns are described in migrations/sqlite")]
@@ -157,6 +169,9 @@ pub struct CallDetail {
     /// Its words, in the order in which they began; `None` where they were not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transcript: Option<Vec<TurnLine>>,
+    /// What it was about; `None` where words were not asked for, or there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<SummaryLine>,
 }
 
 /// A ledger opened for reading.
@@ -227,7 +242,8 @@ impl Reader {
         let sessions = self.sessions(&call.call_id)?;
         let events = self.events(&call.call_id)?;
         let transcript = if words { Some(self.turns(&call.call_id)?) } else { None };
-        Ok(CallDetail { call, sessions, events, transcript })
+        let summary = if words { self.summary(&call.call_id)? } else { None };
+        Ok(CallDetail { call, sessions, events, transcript, summary })
     }
 
     fn sessions(&self, id: &str) -> Result<Vec<SessionLine>, StoreError> {
@@ -288,6 +304,26 @@ impl Reader {
                 })
             })?;
             rows.collect()
+        })
+    }
+
+    fn summary(&self, id: &str) -> Result<Option<SummaryLine>, StoreError> {
+        self.read(|| {
+            let mut ask = self.connection.prepare_cached(
+                "SELECT primary_intent, intent, summary_text, language, follow_up, created_at FROM call_summaries
+                 WHERE call_id = ?1",
+            )?;
+            let row = ask.query_row([id], |row| {
+                Ok(SummaryLine {
+                    primary_intent: row.get(0)?,
+                    intent: row.get(1)?,
+                    summary_text: row.get(2)?,
+                    language: row.get(3)?,
+                    follow_up: row.get(4)?,
+                    created_at: row.get(5)?,
+                })
+            });
+            row.optional()
         })
     }
 

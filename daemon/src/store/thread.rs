@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
+use sauti_core::call::summary::{Heard, Summary};
 use sauti_core::ids::CallId;
 use sauti_core::pii::KeyedHash;
 use sauti_core::record::{
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::StoreError;
 use super::seal::Sealer;
-use super::{Admitted, Ended, Seen};
+use super::{Admitted, Ended, OwedSummary, Seen};
 
 /// Most commands in one transaction: keeps the first of them from waiting for a long tail.
 const BATCH: usize = 512;
@@ -97,6 +98,24 @@ pub(crate) enum Command {
         now: Timestamp,
         reply: Reply<Recovered>,
     },
+    OweSummary {
+        call: CallId,
+        at: Timestamp,
+    },
+    NextSummary {
+        now: Timestamp,
+        reply: Reply<(Option<OwedSummary>, u64)>,
+    },
+    Heard {
+        call: CallId,
+        reply: Reply<Vec<Heard>>,
+    },
+    Summary {
+        call: CallId,
+        row: Box<Summary>,
+        at: Timestamp,
+        reply: Reply<bool>,
+    },
     Close {
         reply: oneshot::Sender<()>,
     },
@@ -138,6 +157,7 @@ pub(crate) struct Gauges {
     pub(crate) live_calls: AtomicU64,
     pub(crate) owed_texts: AtomicU64,
     pub(crate) texts_unknown: AtomicU64,
+    pub(crate) owed_summaries: AtomicU64,
     pub(crate) commands: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) lost: AtomicU64,
@@ -282,7 +302,8 @@ pub(crate) fn count_tables(ledger: &mut Ledger, gauges: &Gauges) {
     };
     let counted = count("SELECT count(*) FROM live_calls", &gauges.live_calls)
         & count("SELECT count(*) FROM owed_texts", &gauges.owed_texts)
-        & count("SELECT count(*) FROM voice_calls WHERE text_state = 'unknown'", &gauges.texts_unknown);
+        & count("SELECT count(*) FROM voice_calls WHERE text_state = 'unknown'", &gauges.texts_unknown)
+        & count("SELECT count(*) FROM owed_summaries", &gauges.owed_summaries);
     ledger.recount = !counted;
 }
 
@@ -346,6 +367,18 @@ impl Ledger {
             }
             Command::Recover { now, reply } => {
                 waiting(reply, self.whole("close what a crash left", |ledger| ledger.recover(now)))
+            }
+            Command::OweSummary { call, at } => {
+                unattended(self.whole("owe a summary", |ledger| ledger.owe_summary(call, at)))
+            }
+            Command::NextSummary { now, reply } => {
+                waiting(reply, self.whole("look for owed summaries", |ledger| ledger.next_summary(now)))
+            }
+            Command::Heard { call, reply } => {
+                waiting(reply, self.whole("read a transcript", |ledger| ledger.heard_in(call)))
+            }
+            Command::Summary { call, row, at, reply } => {
+                waiting(reply, self.whole("write a summary", |ledger| ledger.summary(call, &row, at)))
             }
             Command::Close { reply } => Held::Answer(Box::new(move |_| {
                 reply.send(()).ok();
@@ -415,13 +448,18 @@ fn refuse(command: Command) -> Held {
             never(reply)
         }
         Command::TextsDue { reply } => never(reply),
+        Command::NextSummary { reply, .. } => never(reply),
+        Command::Heard { reply, .. } => never(reply),
+        Command::Summary { reply, .. } => never(reply),
         Command::Recover { reply, .. } => never(reply),
         Command::Close { reply } => Held::Answer(Box::new(move |_| {
             reply.send(()).ok();
         })),
-        Command::Stage { .. } | Command::Event { .. } | Command::Turn { .. } | Command::Session { .. } => {
-            unattended(Err(StoreError::Closed))
-        }
+        Command::Stage { .. }
+        | Command::Event { .. }
+        | Command::Turn { .. }
+        | Command::Session { .. }
+        | Command::OweSummary { .. } => unattended(Err(StoreError::Closed)),
         #[cfg(test)]
         Command::Panic => unattended(Ok(())),
         #[cfg(test)]

@@ -321,7 +321,7 @@ impl Ledger {
         String::from_utf8(self.sealer.open(row, column, sealed)?).ok().map(Pii::new)
     }
 
-    fn row_key(&self, at: Timestamp) -> Result<String, StoreError> {
+    pub(crate) fn row_key(&self, at: Timestamp) -> Result<String, StoreError> {
         Ok(row_uuid(at, self.sealer.random()?).to_string())
     }
 }

@@ -11,7 +11,7 @@ use sauti_core::config::WhatsApp;
 use sauti_core::pii::{CallerAddress, Pii};
 use sauti_core::record::TextVerdict;
 use sauti_core::whatsapp::graph::{
-    Ask, CallRequest, Endpoint, GraphError, Opaque, RetryClass, RetryPolicy, TextRequest, read_action, read_message,
+    Ask, CallRequest, Endpoint, GraphError, Opaque, RetryPolicy, TextRequest, read_action, read_message,
 };
 use secrecy::ExposeSecret;
 
@@ -83,20 +83,7 @@ impl Graph {
         let Some(request) = TextRequest::new(to, body.expose(), opaque) else { return (TextVerdict::Failed, None) };
         match self.retried(Ask::Text, request.to_json(), read_message).await {
             Ok(_) => (TextVerdict::Sent, None),
-            Err(error) => {
-                let verdict = match error.class {
-                    _ if !error.was_not_done() => TextVerdict::Unknown,
-                    RetryClass::Retry | RetryClass::BackOff | RetryClass::TokenDead | RetryClass::Forbidden => {
-                        TextVerdict::Again
-                    }
-                    RetryClass::Never
-                    | RetryClass::AlreadyDone
-                    | RetryClass::AlreadyEnded
-                    | RetryClass::SdpRefused
-                    | RetryClass::WindowClosed => TextVerdict::Failed,
-                };
-                (verdict, Some(error))
-            }
+            Err(error) => (error.text_verdict(), Some(error)),
         }
     }
 

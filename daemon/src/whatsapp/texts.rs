@@ -20,8 +20,9 @@ use crate::store::{Store, StoreError};
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Texts under way at one time: one that Graph is slow to take must not keep the others waiting.
 const TOGETHER: usize = 8;
-/// Meta's free window after an inbound call (whatsapp-calling §2.5); beyond it a text needs a template.
-const WINDOW: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+/// How late a text may be. Meta's window is open for 24 h after an inbound call, answered or not (whatsapp-calling
+/// §2.5), but "call again in a few minutes" helps nobody who has long done so, or gone elsewhere.
+const LATEST: jiff::SignedDuration = jiff::SignedDuration::from_hours(2);
 
 /// Sends what is due now and again, until the ledger is gone; once `last` is true, what is due then and no more.
 pub async fn run(
@@ -59,7 +60,7 @@ async fn attempt(store: &Store, graph: &Graph, metrics: &Metrics, text: OwedText
 }
 
 async fn send(store: &Store, graph: &Graph, metrics: &Metrics, text: &OwedText) -> Result<(), StoreError> {
-    if jiff::Timestamp::now().duration_since(text.owed_at) > WINDOW {
+    if jiff::Timestamp::now().duration_since(text.owed_at) > LATEST {
         metrics.text("expired");
         return store.settle_text(text.text_id, TextVerdict::Failed).await;
     }

@@ -7,3 +7,5 @@ pub mod language;
 pub mod machine;
 pub mod milestones;
 pub mod outcome;
+pub mod redact;
+pub mod summary;

@@ -120,6 +120,8 @@ impl Config {
         page.text("instructions", &self.agent.instructions);
         page.text("clips", self.agent.clips.as_deref().unwrap_or_else(|| Path::new("")).display());
         page.duration("still_there_after", self.agent.still_there_after.unwrap_or_default());
+        page.value("summary", self.agent.summary);
+        page.text("summary_pii", if self.agent.summary_keeps_pii { "keep" } else { "replace" });
         for (language, texts) in &self.agent.texts {
             page.table(&format!("[agent.{}]", Language::code(*language)));
             page.text("greeting", &texts.greeting);

@@ -371,6 +371,10 @@ pub struct Agent {
     pub clips: Option<PathBuf>,
     /// After how much silence of both sides the caller is asked; `None` = never.
     pub still_there_after: Option<Duration>,
+    /// Whether the model is asked what a call was about, once it is over.
+    pub summary: bool,
+    /// Whether a summary keeps numbers, addresses and names.
+    pub summary_keeps_pii: bool,
     /// Texts per language.
     pub texts: BTreeMap<Language, Texts>,
 }

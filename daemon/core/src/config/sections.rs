@@ -414,6 +414,8 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
     let silence = Duration::ZERO..=600 * SECOND;
     let still_there_after =
         section.read_or("still_there_after", |value| values::duration(value, silence), || 15 * SECOND);
+    let summary = section.read_or("summary", values::flag, || true);
+    let summary_pii = section.read_or("summary_pii", |value| values::one_of(value, &["replace", "keep"]), || "replace");
     let mut tables = BTreeMap::new();
     for language in Language::ALL {
         let table = section.section(language.code());
@@ -439,6 +441,8 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
         instructions,
         clips: clips.value,
         still_there_after: Some(still_there_after.value).filter(|after| !after.is_zero()),
+        summary: summary.value,
+        summary_keeps_pii: summary_pii.value == "keep",
         texts: if tables.is_empty() { texts::all() } else { tables },
     }
 }

@@ -14,6 +14,7 @@ use super::label::Label;
 use crate::call::machine::{Action, GraphVerdict};
 use crate::call::outcome::{Fault, labels};
 use crate::pii::{CallerAddress, Pii};
+use crate::record::TextVerdict;
 
 /// Longest text message, in characters; Graph refuses longer ones.
 pub const LONGEST_TEXT: usize = 4096;
@@ -341,6 +342,24 @@ impl GraphError {
             return Self { class: RetryClass::AlreadyDone, fault: Fault::Whatsapp, ..self };
         }
         self
+    }
+
+    /// What becomes of the text that this error is about, once no retry is left: only what Graph certainly did not
+    /// send, and may take another time, is owed as before. A caller who is blocked, unreachable or out of the window
+    /// is not written to again.
+    #[must_use]
+    pub fn text_verdict(&self) -> TextVerdict {
+        match self.class {
+            _ if !self.was_not_done() => TextVerdict::Unknown,
+            RetryClass::Retry | RetryClass::BackOff | RetryClass::TokenDead | RetryClass::Forbidden => {
+                TextVerdict::Again
+            }
+            RetryClass::Never
+            | RetryClass::AlreadyDone
+            | RetryClass::AlreadyEnded
+            | RetryClass::SdpRefused
+            | RetryClass::WindowClosed => TextVerdict::Failed,
+        }
     }
 
     /// What the call machine makes of it, once no retry is left.

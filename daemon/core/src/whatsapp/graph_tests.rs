@@ -280,6 +280,34 @@ fn a_text_that_may_have_been_sent_is_not_sent_again() {
 }
 
 #[test]
+fn each_code_says_whether_a_text_is_owed_on_or_given_up() {
+    use crate::record::TextVerdict::{Again, Failed, Unknown};
+    // The window is closed, the person cannot be reached or has blocked us, or the text itself is refused: no more.
+    for code in [131_047, 131_026, 131_009, 131_021, 131_030, 131_048, 131_049, 131_008] {
+        assert_eq!(failed(Ask::Text, 400, code, "").text_verdict(), Failed, "{code}");
+    }
+    // Meta is not well or asks to slow down, or somebody has to change a setting: it waits.
+    for code in
+        [131_000, 131_016, 131_057, 130_429, 131_056, 133_010, 130_497, 131_042, 131_044, 190, 0, 1, 2, 4, 10, 368]
+    {
+        assert_eq!(failed(Ask::Text, 400, code, "").text_verdict(), Again, "{code}");
+    }
+    for (http, verdict) in [(400, Failed), (401, Again), (403, Again), (404, Again), (429, Again), (408, Again)] {
+        assert_eq!(read_message(http, b"").unwrap_err().text_verdict(), verdict, "HTTP {http}");
+    }
+    // It may have gone out.
+    for error in [
+        GraphError::timed_out(Ask::Text),
+        GraphError::broken(Ask::Text),
+        read_message(502, b"bad gateway").unwrap_err(),
+        read_message(200, b"").unwrap_err(),
+    ] {
+        assert_eq!(error.text_verdict(), Unknown, "{error}");
+    }
+    assert_eq!(GraphError::unreachable(Ask::Text).text_verdict(), Again);
+}
+
+#[test]
 fn an_accept_without_an_answer_is_left_to_the_call_machine() {
     let policy = RetryPolicy::of(Ask::Accept);
     assert_eq!(policy.next(&GraphError::timed_out(Ask::Accept), 0, Duration::ZERO), None);
