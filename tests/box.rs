@@ -14,6 +14,8 @@ mod leaks;
 mod order;
 #[path = "box/refusals.rs"]
 mod refusals;
+#[path = "box/sessions.rs"]
+mod sessions;
 #[path = "box/summaries.rs"]
 mod summaries;
 #[path = "box/world.rs"]
