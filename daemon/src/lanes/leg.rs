@@ -337,7 +337,7 @@ mod tests {
         let places: &'static [SocketAddr; 2] = Box::leak(Box::new([at(4_000), at(4_002)]));
         let (mut caller, offer) = WebRtcLeg::offer(now, &own(&places[0]), &OfferShape::default()).unwrap();
         let (engine, answer) = WebRtcLeg::answer(now, &offer, &own(&places[1])).unwrap();
-        let mut leg = Leg::new(engine, Codec { bitrate: 24_000, complexity: 0 }).unwrap();
+        let mut leg = Leg::new(engine, Codec { bitrate: 24_000, complexity: 0 }, BargeIn::Normal).unwrap();
         caller.accept_answer(now, &answer).unwrap();
         for _ in 0..500 {
             while let Some((_, datagram)) = caller.poll_transmit() {

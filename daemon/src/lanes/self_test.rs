@@ -205,7 +205,7 @@ mod tests {
             opus_complexity: 0,
             port_drain: Duration::from_millis(10),
         };
-        (Arc::new(Lanes::start(&media, 1, &dead).unwrap()), died)
+        (Arc::new(Lanes::start(&media, sauti_core::media::floor::BargeIn::Normal, 1, &dead).unwrap()), died)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
