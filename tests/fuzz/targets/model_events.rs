@@ -81,6 +81,7 @@ fn openai(by_hand: bool) -> OpenAi {
             },
             create_response: !by_hand,
             interrupt_response: !by_hand,
+            barge_in: sauti_core::media::floor::BargeIn::Normal,
         },
         api_key: SecretString::from("canary-openai-key"),
     }
