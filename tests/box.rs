@@ -12,6 +12,8 @@ mod endings;
 mod leaks;
 #[path = "box/order.rs"]
 mod order;
+#[path = "box/providers.rs"]
+mod providers;
 #[path = "box/refusals.rs"]
 mod refusals;
 #[path = "box/sessions.rs"]

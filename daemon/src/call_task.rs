@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use sauti_core::ai::client::write_append;
 use sauti_core::ai::session::{self, Line, Odd, Session, Silence};
-use sauti_core::ai::verdict::{Failure, Loss};
+use sauti_core::ai::verdict::{Code, Failure, Loss};
 use sauti_core::call::clip::ClipName;
 use sauti_core::call::machine::{Action, Call, Effect, Input};
 use sauti_core::call::milestones::Milestone;
@@ -29,6 +29,7 @@ use sauti_core::whatsapp::graph::{GraphError, Opaque};
 use tokio::sync::mpsc;
 
 use crate::ai::link::{Link, LinkEvent};
+use crate::ai::providers::{Course, Dialled};
 use crate::house::{House, Setup};
 use crate::lanes::{CallerLink, DOWN_TARGET, LaneEvent, LegReport, LinkNews, OpenError};
 use crate::ledger_session::SessionLedger;
@@ -61,7 +62,7 @@ pub enum Signal {
 /// An effect that took its time and is done.
 enum Done {
     Leg(Box<Result<(CallerLink, String), OpenError>>),
-    Model(Box<Result<Link, Failure>>),
+    Model(Box<Dialled>),
     Graph(Action, Result<(), GraphError>),
 }
 
@@ -83,6 +84,7 @@ struct CallTask {
     playout: Playout,
     preroll: Preroll,
     ledger: SessionLedger,
+    course: Course,
     leg: Option<CallerLink>,
     link: Option<Link>,
     pending: Pending,
@@ -133,6 +135,7 @@ impl CallTask {
             playout: Playout::new(house.openai.max_output_tokens),
             preroll: Preroll::default(),
             ledger: SessionLedger::new(Arc::clone(&house), setup.call_id),
+            course: Course::new(&house.providers),
             house,
             setup,
             call,
@@ -216,13 +219,7 @@ impl CallTask {
                     self.input(Input::LegRefused(error.fault()));
                 }
             },
-            Done::Model(result) => match *result {
-                Ok(link) => {
-                    self.link = Some(link);
-                    self.session_input(session::Input::Opened);
-                }
-                Err(failure) => self.session_input(session::Input::NotOpened(failure)),
-            },
+            Done::Model(dialled) => self.dialled(*dialled),
             Done::Graph(action, result) => {
                 if let Err(error) = &result {
                     self.graph_trouble(error);
@@ -236,6 +233,34 @@ impl CallTask {
                 self.input(Input::Graph(action, verdict(&result)));
             }
         }
+    }
+
+    fn dialled(&mut self, dialled: Dialled) {
+        for miss in &dialled.misses {
+            self.house.metrics.model_session(miss.failure.loss.label(), miss.provider);
+            self.model_trouble(&miss.failure, miss.provider, miss.took);
+        }
+        let warm = dialled.warm;
+        match self.course.arrived(dialled) {
+            Ok(link) => {
+                self.link = Some(link);
+                self.session_input(if warm { session::Input::Adopted } else { session::Input::Opened });
+            }
+            Err(failure) => self.session_input(session::Input::NotOpened(failure)),
+        }
+    }
+
+    /// The code as the far end gave it, where, and after how long.
+    fn model_trouble(&mut self, failure: &Failure, provider: &'static str, after: Duration) {
+        self.trouble(
+            "model",
+            &[
+                (Field::Reason, failure.loss.label().into()),
+                (Field::Code, SafeName::new(failure.code.as_str()).into()),
+                (Field::Provider, provider.into()),
+                (Field::DurationMs, after.into()),
+            ],
+        );
     }
 
     fn lane_event(&mut self, event: Option<LaneEvent>) {
@@ -377,9 +402,9 @@ impl CallTask {
                     let update = self.house.session_update(self.setup.language);
                     self.session_input(session::Input::Reopen(Box::new(update)));
                 }
-                let (house, setup) = (Arc::clone(&self.house), Arc::clone(&self.setup));
+                let (house, caller, climb) = (Arc::clone(&self.house), self.setup.caller_hash, self.course.begin());
                 self.pending
-                    .push(Box::pin(async move { Done::Model(Box::new(house.connect_model(setup.caller_hash).await)) }));
+                    .push(Box::pin(async move { Done::Model(Box::new(house.connect_model(climb, caller).await)) }));
             }
             Effect::Graph(action @ (Action::PreAccept | Action::Accept)) => {
                 let (house, setup) = (Arc::clone(&self.house), Arc::clone(&self.setup));
@@ -417,7 +442,13 @@ impl CallTask {
             Effect::OweText => {
                 self.text = self.house.apology(&self.setup);
             }
-            Effect::End(outcome, fault) => self.ending = Some(Ending { outcome, fault, at: Timestamp::now() }),
+            Effect::End(outcome, fault) => {
+                if outcome == Outcome::ModelFailed {
+                    // One that is still held has fallen silent.
+                    self.course.lost(&Failure::broken(Code::known("model_silent")));
+                }
+                self.ending = Some(Ending { outcome, fault, at: Timestamp::now() });
+            }
         }
     }
 
@@ -443,8 +474,8 @@ impl CallTask {
                 }
             }
             session::Effect::Ready => {
-                metrics.model_session("ready");
-                self.ledger.opened();
+                metrics.model_session("ready", self.course.provider());
+                self.ledger.opened(self.course.model());
                 self.input(Input::ModelReady);
                 let greeting = self.house.texts_of(self.setup.language).greeting.clone();
                 self.session.handle(
@@ -465,6 +496,7 @@ impl CallTask {
                     leg.frames().resume();
                 }
             }
+            session::Effect::Audio { first: true } => self.course.worked(),
             session::Effect::Turn(turn) => self.turn(turn),
             session::Effect::Usage(who, usage) => self.ledger.usage(who, usage),
             session::Effect::LineOver { line: Line::Goodbye, .. } => self.input(Input::GoodbyePlayed),
@@ -473,8 +505,8 @@ impl CallTask {
             }
             session::Effect::Concluded => self.input(Input::Concluded(Fault::None)),
             session::Effect::Resumed => {
-                metrics.model_session("resumed");
-                self.ledger.opened();
+                metrics.model_session("resumed", self.course.provider());
+                self.ledger.opened(self.course.model());
                 self.input(Input::ModelReady);
             }
             session::Effect::OneMoment => {
@@ -491,7 +523,7 @@ impl CallTask {
                 self.session.handle(now(), session::Input::Say(line, text), &mut self.playout, &mut self.news);
             }
             session::Effect::LineOver { .. }
-            | session::Effect::Audio { .. }
+            | session::Effect::Audio { first: false }
             | session::Effect::SpeechStarted
             | session::Effect::SpeechStopped
             | session::Effect::ResponseStarted => {}
@@ -505,17 +537,15 @@ impl CallTask {
             }
             session::Effect::Odd(odd) => self.odd(&odd),
             session::Effect::Failed(failure) => {
-                metrics.model_session(failure.loss.label());
-                self.trouble(
-                    "model",
-                    &[
-                        (Field::Reason, failure.loss.label().into()),
-                        (Field::Code, SafeName::new(failure.code.as_str()).into()),
-                    ],
-                );
+                if let Some(parting) = self.course.lost(&failure) {
+                    metrics.model_session(failure.loss.label(), parting.provider);
+                    self.model_trouble(&failure, parting.provider, parting.age);
+                }
                 self.link = None;
                 self.ledger.closed();
-                self.input(Input::ModelLost { refused: failure.loss == Loss::Refused });
+                // What one provider refuses another may give.
+                let refused = failure.loss == Loss::Refused && self.course.is_hopeless();
+                self.input(Input::ModelLost { refused });
             }
         }
     }
@@ -559,7 +589,15 @@ impl CallTask {
             self.house.store.stage(self.setup.call_id, stage, wall);
         }
         let times = [(Field::AtMs, wall.as_millisecond().into()), (Field::DurationMs, after.into())];
-        self.event(EventName::from(milestone), wall, &times);
+        let mut values = times.to_vec();
+        if milestone == Milestone::ModelUp {
+            values.extend([
+                (Field::Provider, self.course.provider().into()),
+                (Field::Model, SafeName::new(self.course.model()).into()),
+                (Field::Warm, self.course.is_warm().into()),
+            ]);
+        }
+        self.event(EventName::from(milestone), wall, &values);
         if milestone == Milestone::Accepted {
             self.event(EventName::WaVoiceCallAccepted, wall, &times);
         }

@@ -3,12 +3,11 @@
 //! It holds handles and answers questions about settings; it decides nothing and owns no call.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use sauti_core::ai::client::SessionUpdate;
-use sauti_core::ai::verdict::Failure;
+use sauti_core::ai::ladder::Climb;
 use sauti_core::call::machine::{self, Action};
 use sauti_core::call::outcome::{Door, Outcome};
 use sauti_core::config::{Agent, Language, Limits, OpenAi, Texts, WhatsApp};
@@ -18,17 +17,13 @@ use sauti_core::pii::{BoxKey, CallerAddress, KeyedHash, Pii};
 use sauti_core::record::{Direction, EndRow, LiveCall, NewCall, NewText, TextId};
 use tokio::sync::Notify;
 
-use crate::ai::dialer::Dialer;
-use crate::ai::link::Link;
+use crate::ai::providers::{Dialled, Providers};
 use crate::clips::Clips;
 use crate::lanes::Lanes;
 use crate::obs::logging::{EventName, Field, log_event};
 use crate::obs::metrics::Metrics;
 use crate::store::{Admitted, Ended, Store};
 use crate::whatsapp::graph::{Graph, graph_error_fields};
-
-/// Longest wait for the model's socket: DNS, TCP, TLS and the WebSocket's handshake.
-const MODEL_WITHIN: Duration = Duration::from_secs(4);
 
 /// Shared by all calls.
 #[derive(Debug)]
@@ -59,8 +54,8 @@ pub struct House {
     pub lanes: Arc<Lanes>,
     /// The way to Graph.
     pub graph: Graph,
-    /// The way to the model.
-    pub dialer: Dialer,
+    /// The ways to the model.
+    pub providers: Arc<Providers>,
     /// Every counter.
     pub metrics: Arc<Metrics>,
     /// Wakes the sender of owed texts.
@@ -132,13 +127,9 @@ impl House {
         SessionUpdate::new(&self.openai, Pii::new(self.agent.instructions.clone()), language, &self.languages)
     }
 
-    /// Opens the model's socket.
-    ///
-    /// # Errors
-    /// Refused or broken, judged.
-    pub async fn connect_model(&self, caller: Option<KeyedHash>) -> Result<Link, Failure> {
-        self.metrics.model_session("opening");
-        self.dialer.connect(caller, MODEL_WITHIN).await
+    /// Opens the model's socket, at one provider or another, for a call that has met this much until now.
+    pub async fn connect_model(&self, climb: Climb, caller: Option<KeyedHash>) -> Dialled {
+        self.providers.connect(climb, caller).await
     }
 
     /// The apology that a caller is owed; `None` when nobody is known to write to.

@@ -21,12 +21,14 @@ pub(crate) struct SessionLedger {
     /// Sessions begun so far.
     begun: u32,
     opened: Option<Timestamp>,
+    /// The model that speaks in the present one.
+    model: String,
     used: BTreeMap<String, Usage>,
 }
 
 impl SessionLedger {
     pub(crate) const fn new(house: Arc<House>, call: CallId) -> Self {
-        Self { house, call, begun: 0, opened: None, used: BTreeMap::new() }
+        Self { house, call, begun: 0, opened: None, model: String::new(), used: BTreeMap::new() }
     }
 
     /// A session is being opened, the former one, if any, is closed; returns which one of the call it is, from 1.
@@ -37,18 +39,18 @@ impl SessionLedger {
     }
 
     /// The session is configured: from here on it is on the bill.
-    pub(crate) fn opened(&mut self) {
+    pub(crate) fn opened(&mut self, model: &str) {
         self.opened = Some(Timestamp::now());
-        self.used.insert(self.house.openai.model.clone(), Usage::default());
+        model.clone_into(&mut self.model);
+        self.used.insert(self.model.clone(), Usage::default());
         self.write(None);
     }
 
     /// Tokens were billed.
     pub(crate) fn usage(&mut self, who: Billed, usage: Usage) {
-        let openai = &self.house.openai;
         let model = match who {
-            Billed::Model => openai.model.clone(),
-            Billed::Transcription => openai.transcription.clone().unwrap_or_default(),
+            Billed::Model => self.model.clone(),
+            Billed::Transcription => self.house.openai.transcription.clone().unwrap_or_default(),
         };
         let metrics = &self.house.metrics;
         for (class, count) in [

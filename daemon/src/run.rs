@@ -25,7 +25,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::ai::dialer::Dialer;
+use crate::ai::providers::Providers;
+use crate::ai::warm;
 use crate::cli::{Exit, RunArgs};
 use crate::clips::Clips;
 use crate::house::House;
@@ -114,12 +115,14 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     let vitals = Arc::new(Vitals {
         metrics: Arc::clone(&house.metrics),
         lanes: Arc::clone(&house.lanes),
+        providers: Arc::clone(&house.providers),
         store: house.store.clone(),
         switchboard: switchboard.clone(),
         ready: AtomicBool::new(false),
         draining: AtomicBool::new(false),
     });
     recover(&house).await?;
+    let warm = keep_warm(&house);
     let (stop, stopped) = watch::channel(false);
     let certificate = match &config.http.tls {
         Some(files) => Some(watch::channel(tls::acceptor(files).map_err(boot)?)),
@@ -156,6 +159,10 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     say_ready(&vitals, addresses);
     let end = wait_for_the_end(&config, certificate.map(|(sender, _)| sender), &vitals, &mut dead).await;
     vitals.draining.store(true, Ordering::Relaxed);
+    // Who still talks opens a session when it needs one; nobody new will.
+    if let Some(warm) = warm {
+        warm.close().await;
+    }
     if end.is_ok() {
         drain(&config, &switchboard).await;
     }
@@ -194,7 +201,7 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
     let lanes = Lanes::start(&config.media, barge_in, config.limits.max_calls, dead).map_err(boot)?;
     let tls = tls::client(&config.http.extra_roots).map_err(boot)?;
     let whatsapp = Arc::new(whatsapp);
-    let dialer = Dialer::new(&openai, &tls).map_err(boot)?;
+    let providers = Arc::new(Providers::new(&openai, &tls, Arc::clone(&metrics)).map_err(boot)?);
     let graph = Graph::new(Arc::clone(&whatsapp), &tls, Arc::clone(&metrics)).map_err(boot)?;
     Ok(Arc::new(House {
         limits: config.limits.clone(),
@@ -210,11 +217,21 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
         store,
         lanes: Arc::new(lanes),
         graph,
-        dialer,
+        providers,
         metrics,
         texts_ring: Arc::new(Notify::new()),
         random: SystemRandom::new(),
     }))
+}
+
+/// Keeps `[openai] warm` sessions ready, in the language that a call starts in.
+fn keep_warm(house: &Arc<House>) -> Option<warm::Pool> {
+    let settings = warm::Settings {
+        size: house.openai.warm,
+        update: house.session_update(house.language),
+        max_output_tokens: house.openai.max_output_tokens,
+    };
+    (settings.size > 0).then(|| warm::Pool::start(&house.providers, settings, Arc::clone(&house.metrics)))
 }
 
 /// Closes what an earlier run left open: the rows at once, the calls at Graph in the background.

@@ -64,6 +64,8 @@ pub(crate) struct Options {
     pub(crate) limits: &'static str,
     /// Lines of `[media]`, ports aside.
     pub(crate) media: &'static str,
+    /// `[openai]` and its tables, from the address of the emulated model.
+    pub(crate) openai: fn(&str) -> String,
     /// The model's behaviour, by connection.
     pub(crate) model: Arc<Choose>,
     /// How webhooks arrive.
@@ -77,6 +79,7 @@ impl Options {
             languages: r#"["en"]"#,
             limits: "",
             media: "port_drain = \"1s\"\n",
+            openai: |url| format!("url = \"{url}\"\n"),
             model: Arc::new(|facts| model(Script::tones(3, Duration::from_secs(2)), facts)),
             habits: Habits::prompt(),
         }
@@ -87,6 +90,7 @@ impl Options {
 pub(crate) fn model(script: Script, facts: &RequestFacts) -> ServerSettings {
     let mut settings = ServerSettings::new(ExpectedKey::new(API_KEY), script);
     settings.latency = Latency::ZERO;
+    settings.owned_sessions = true;
     settings.seed = settings.seed.wrapping_add(facts.connection);
     settings.opened_at = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
     settings
@@ -375,9 +379,14 @@ impl World {
         self.far.meta.seen().await.iter().filter(|seen| seen.ask == Some(ask)).count()
     }
 
+    /// The ledger's file.
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.folder.path().join("ledger.db")
+    }
+
     /// The ledger's calls, in their order.
     pub(crate) fn rows(&self) -> Vec<CallRow> {
-        let reader = Reader::open(&self.folder.path().join("ledger.db")).expect("a ledger");
+        let reader = Reader::open(&self.ledger()).expect("a ledger");
         reader.latest(100_000).expect("it can be read")
     }
 
@@ -455,7 +464,7 @@ ports = "45000-48999"
 phone_number_id = "{NUMBER}"
 graph_url = "http://{graph}"
 [openai]
-url = "http://{realtime}/v1"
+{openai}
 [ledger]
 path = "{ledger}"
 "#,
@@ -463,7 +472,7 @@ path = "{ledger}"
         media = options.media,
         limits = options.limits,
         graph = far.graph,
-        realtime = far.realtime,
+        openai = (options.openai)(&format!("http://{}/v1", far.realtime)),
         ledger = folder.join("ledger.db").display(),
     )
 }

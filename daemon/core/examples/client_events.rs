@@ -72,6 +72,8 @@ fn configurations() -> Vec<OpenAi> {
             interrupt_response: true,
             barge_in: sauti_core::media::floor::BargeIn::Normal,
         },
+        warm: 0,
+        fallback: Vec::new(),
         api_key: SecretString::from("canary-openai-key"),
     };
     let mut full = plain.clone();

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Response, Uri, header};
 
-use super::link::{self, Heartbeat, Link, Wire};
+use super::link::{self, Heartbeat, Link, Times, Wire};
 
 /// How long one of several addresses of a host is tried before the next one.
 const NEXT_ADDRESS: Duration = Duration::from_millis(700);
@@ -125,7 +125,8 @@ impl Dialer {
 
     async fn open(&self, caller: Option<KeyedHash>, deadline: Instant) -> Result<Link, Failure> {
         let request = self.request(caller)?;
-        let tcp = self.tcp(deadline).await?;
+        let begun = Instant::now();
+        let (tcp, round_trip) = self.tcp(deadline).await?;
         if tcp.set_nodelay(true).is_err() {
             return Err(broken("connect_failed"));
         }
@@ -137,22 +138,24 @@ impl Dialer {
             None => Box::new(tcp),
         };
         match client_async_with_config(request, wire, Some(link::config())).await {
-            Ok((socket, _)) => Ok(Link::new(socket, self.heartbeat)),
+            Ok((socket, _)) => Ok(Link::new(socket, self.heartbeat, Times { round_trip, whole: begun.elapsed() })),
             Err(Error::Http(response)) => Err(refused(&response)),
             Err(_) => Err(broken("handshake_failed")),
         }
     }
 
     /// Tries the host's addresses one after the other, so that one that leads nowhere does not cost the whole time.
-    async fn tcp(&self, deadline: Instant) -> Result<TcpStream, Failure> {
+    /// Says as well how long the one that answered took, which is a round trip.
+    async fn tcp(&self, deadline: Instant) -> Result<(TcpStream, Duration), Failure> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
         let addresses: Vec<SocketAddr> = found.map_err(|_| broken("dns_failed"))?.collect();
         let mut failure = "dns_failed";
         for (index, address) in addresses.iter().enumerate() {
             let last = index + 1 == addresses.len();
             let patience = if last { deadline.saturating_duration_since(Instant::now()) } else { NEXT_ADDRESS };
+            let begun = Instant::now();
             failure = match timeout(patience, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Ok(stream)) => return Ok((stream, begun.elapsed())),
                 Ok(Err(_)) => "connect_failed",
                 Err(_) => "connect_timeout",
             };

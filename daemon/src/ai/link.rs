@@ -47,6 +47,15 @@ impl Default for Heartbeat {
     }
 }
 
+/// How long a handshake took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// TCP's own handshake: one round trip to the provider's region, nothing else.
+    pub round_trip: Duration,
+    /// From the look-up of the name to the open WebSocket.
+    pub whole: Duration,
+}
+
 /// Limits of the protocol layer: buffers small enough for a hundred calls, messages no longer than is read.
 pub(super) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
@@ -168,6 +177,7 @@ pub struct Link {
     heartbeat: Heartbeat,
     timer: Pin<Box<Sleep>>,
     pulse: Pulse,
+    times: Times,
     over: Option<LinkEvent>,
 }
 
@@ -179,7 +189,7 @@ impl fmt::Debug for Link {
 
 impl Link {
     /// Takes over a socket whose handshake is done.
-    pub(super) fn new(socket: WebSocketStream<Box<dyn Wire>>, heartbeat: Heartbeat) -> Self {
+    pub(super) fn new(socket: WebSocketStream<Box<dyn Wire>>, heartbeat: Heartbeat, times: Times) -> Self {
         Self {
             socket,
             queue: VecDeque::new(),
@@ -190,7 +200,16 @@ impl Link {
             heartbeat,
             timer: Box::pin(sleep(heartbeat.every)),
             pulse: Pulse::Resting,
+            times,
             over: None,
+        }
+    }
+
+    /// Sets another pace of proofs of life, from the next ping on.
+    pub fn set_heartbeat(&mut self, heartbeat: Heartbeat) {
+        self.heartbeat = heartbeat;
+        if self.pulse == Pulse::Resting {
+            self.timer.as_mut().reset(Instant::now() + heartbeat.every);
         }
     }
 
@@ -221,6 +240,12 @@ impl Link {
         let Ok(text) = Utf8Bytes::try_from(self.spare.split().freeze()) else { return };
         self.queue.push_back(Outgoing { message: Message::Text(text), audio });
         self.audio += usize::from(audio);
+    }
+
+    /// How long its handshake took.
+    #[must_use]
+    pub const fn times(&self) -> Times {
+        self.times
     }
 
     /// Pieces of audio that were dropped as the uplink stalled.
@@ -348,4 +373,6 @@ impl Link {
 }
 
 #[cfg(test)]
-mod tests;
+mod lifecycle;
+#[cfg(test)]
+pub(crate) mod tests;

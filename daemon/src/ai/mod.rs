@@ -2,3 +2,5 @@
 
 pub mod dialer;
 pub mod link;
+pub mod providers;
+pub mod warm;

@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::ai::providers::Providers;
 use crate::lanes::Lanes;
 use crate::obs::metrics::Metrics;
 use crate::store::Store;
@@ -34,6 +35,8 @@ pub struct Vitals {
     pub metrics: Arc<Metrics>,
     /// The media threads.
     pub lanes: Arc<Lanes>,
+    /// The ways to the model.
+    pub providers: Arc<Providers>,
     /// The ledger.
     pub store: Store,
     /// The registry of calls.
@@ -66,6 +69,7 @@ impl Vitals {
         metrics.set_table("slots", tables.slots as u64);
         metrics.set_table("drains", tables.drains as u64);
         metrics.set_tick_late(self.lanes.late_p99());
+        self.providers.publish();
         let calls = self.switchboard.live();
         metrics.set_table("calls", calls as u64);
         metrics.set_live(calls);

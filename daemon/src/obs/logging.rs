@@ -345,6 +345,8 @@ fields! {
     Lane = LANE,
     /// The model's name.
     Model = MODEL,
+    /// Which of the configured providers: `primary`, `fallback1` and so on.
+    Provider = PROVIDER,
     /// An address that we listen on.
     Address = ADDRESS,
     /// Whether a session was ready before its call.

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use sauti_core::ai::ladder::State;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
 
 /// Labels of a finished call.
@@ -36,6 +37,19 @@ struct Done {
     result: &'static str,
 }
 
+/// What became of a session, and where.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Session {
+    kind: &'static str,
+    provider: &'static str,
+}
+
+/// One of the configured providers, by its place and never by its address.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Provider {
+    provider: &'static str,
+}
+
 type Latency = Family<Kind, Histogram>;
 
 /// Counters, gauges and histograms of one process.
@@ -48,7 +62,10 @@ pub struct Metrics {
     webhooks: Family<Kind, Counter>,
     graph: Family<Done, Counter>,
     graph_seconds: Latency,
-    model_sessions: Family<Kind, Counter>,
+    model_sessions: Family<Session, Counter>,
+    model_breaker: Family<Provider, Gauge>,
+    model_round_trip: Latency,
+    model_handshake: Latency,
     model_oddities: Family<Kind, Counter>,
     tokens: Family<Kind, Counter>,
     cost: Counter<f64, AtomicU64>,
@@ -71,7 +88,7 @@ pub struct Metrics {
 }
 
 /// The internal tables that have to return to zero on an idle box.
-pub const TABLES: [&str; 7] = ["calls", "legs", "slots", "drains", "live_calls", "owed_texts", "store_queue"];
+pub const TABLES: [&str; 8] = ["calls", "legs", "slots", "drains", "live_calls", "owed_texts", "store_queue", "warm"];
 
 fn latency_family(buckets: &'static [f64]) -> Latency {
     // A constructor that is shared by all label values of the family.
@@ -128,8 +145,32 @@ impl Metrics {
             Unit::Seconds,
             graph_seconds.clone(),
         );
-        let model_sessions = Family::<Kind, Counter>::default();
-        registry.register("model_sessions", "Sessions with the model, by how they went", model_sessions.clone());
+        let model_sessions = Family::<Session, Counter>::default();
+        registry.register(
+            "model_sessions",
+            "Sessions with the model, by how they went and at which provider",
+            model_sessions.clone(),
+        );
+        let model_breaker = Family::<Provider, Gauge>::default();
+        registry.register(
+            "model_breaker",
+            "Circuit breaker of a provider: 0 closed, 1 half open, 2 open",
+            model_breaker.clone(),
+        );
+        let model_round_trip = latency_family(&SECONDS);
+        registry.register_with_unit(
+            "model_round_trip",
+            "Round trip to a provider's region, by provider, taken from TCP's handshake",
+            Unit::Seconds,
+            model_round_trip.clone(),
+        );
+        let model_handshake = latency_family(&SECONDS);
+        registry.register_with_unit(
+            "model_handshake",
+            "Time to an open WebSocket, by provider",
+            Unit::Seconds,
+            model_handshake.clone(),
+        );
         let model_oddities = Family::<Kind, Counter>::default();
         registry.register(
             "model_oddities",
@@ -205,6 +246,9 @@ impl Metrics {
             graph,
             graph_seconds,
             model_sessions,
+            model_breaker,
+            model_round_trip,
+            model_handshake,
             model_oddities,
             tokens,
             cost,
@@ -265,8 +309,23 @@ impl Metrics {
     }
 
     /// A session with the model opened, was refused, broke or closed.
-    pub fn model_session(&self, kind: &'static str) {
-        self.model_sessions.get_or_create(&Kind { kind }).inc();
+    pub fn model_session(&self, kind: &'static str, provider: &'static str) {
+        self.model_sessions.get_or_create(&Session { kind, provider }).inc();
+    }
+
+    /// A provider's socket opened; `round_trip` is TCP's part.
+    pub fn model_handshake(&self, provider: &'static str, round_trip: Duration, whole: Duration) {
+        self.model_round_trip.get_or_create(&Kind { kind: provider }).observe(round_trip.as_secs_f64());
+        self.model_handshake.get_or_create(&Kind { kind: provider }).observe(whole.as_secs_f64());
+    }
+
+    /// Where a provider's breaker stands.
+    pub fn set_breaker(&self, provider: &'static str, state: State) {
+        self.model_breaker.get_or_create(&Provider { provider }).set(match state {
+            State::Closed => 0,
+            State::HalfOpen => 1,
+            State::Open => 2,
+        });
     }
 
     /// An event of the model was ignored or refused.

@@ -83,6 +83,8 @@ fn openai(by_hand: bool) -> OpenAi {
             interrupt_response: !by_hand,
             barge_in: sauti_core::media::floor::BargeIn::Normal,
         },
+        warm: 0,
+        fallback: Vec::new(),
         api_key: SecretString::from("canary-openai-key"),
     }
 }

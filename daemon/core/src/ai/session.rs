@@ -255,7 +255,8 @@ impl Session {
             (Phase::Failed, Input::Timer) => self.timer(now, out),
             (Phase::Failed, _) => return,
             (Phase::Connecting, Input::Opened) => self.opened(now, out),
-            (_, Input::Opened) => {}
+            (Phase::Connecting, Input::Adopted) => self.adopted(out),
+            (_, Input::Opened | Input::Adopted) => {}
             (_, Input::NotOpened(failure)) => self.fail(failure, out),
             (_, Input::Closed { code, reason }) => self.fail(Failure::from_close(code, reason), out),
             (_, Input::Message(text)) => match events::read(text) {
@@ -315,6 +316,16 @@ impl Session {
             let event_id = self.event_id("up");
             out.push(Effect::Send(ClientEvent::SessionUpdate { event_id, session: Box::new(update) }));
         }
+    }
+
+    /// The answer to the second `session.update` is not waited for: the server takes events in their order.
+    fn adopted(&mut self, out: &mut Vec<Effect>) {
+        self.phase = Phase::Ready;
+        if let Some(update) = self.update.take() {
+            let event_id = self.event_id("up");
+            out.push(Effect::Send(ClientEvent::SessionUpdate { event_id, session: Box::new(update) }));
+        }
+        self.ready(out);
     }
 
     fn event_id(&mut self, what: &str) -> String {

@@ -50,15 +50,15 @@ fn doors(config: &Config, book: &Book<'_>) {
 
 fn model(config: &Config, book: &Book<'_>) {
     let Some(openai) = &config.openai else { return };
-    let retired = ["gpt-realtime", "gpt-realtime-2025-08-28", "gpt-realtime-mini", "gpt-realtime-mini-2025-12-15"];
-    if retired.contains(&openai.model.as_str()) {
-        book.note("openai.model", format!("{} is announced to shut down on 2027-01-20", openai.model));
-    } else if openai.model.starts_with("gpt-4o-realtime-preview") || openai.model == "gpt-5-realtime" {
-        book.note("openai.model", format!("{} is not served any more, or never was", openai.model));
-    }
-    for (key, model) in [("openai.model", Some(&openai.model)), ("openai.transcription", openai.transcription.as_ref())]
-    {
-        if let Some(model) = model.filter(|model| config.prices.model(model).is_none()) {
+    let mut models = vec![("openai.model".to_owned(), openai.model.as_str())];
+    let fallbacks = openai.fallback.iter().enumerate();
+    models.extend(fallbacks.map(|(index, rung)| (format!("openai.fallback[{index}].model"), rung.model.as_str())));
+    models.iter().for_each(|(key, model)| retired(key, model, book));
+    models.extend(openai.transcription.iter().map(|model| ("openai.transcription".to_owned(), model.as_str())));
+    let mut unpriced: Vec<&str> = Vec::new();
+    for (key, model) in &models {
+        if config.prices.model(model).is_none() && !unpriced.contains(model) {
+            unpriced.push(model);
             let text = format!("no price is known for {model}: costs show as ? until a [[price]] names it");
             book.note(key, text);
         }
@@ -76,6 +76,15 @@ fn model(config: &Config, book: &Book<'_>) {
             values::written(config.limits.max_call)
         );
         book.note("limits.max_call", text);
+    }
+}
+
+fn retired(key: &str, model: &str, book: &Book<'_>) {
+    let names = ["gpt-realtime", "gpt-realtime-2025-08-28", "gpt-realtime-mini", "gpt-realtime-mini-2025-12-15"];
+    if names.contains(&model) {
+        book.note(key, format!("{model} is announced to shut down on 2027-01-20"));
+    } else if model.starts_with("gpt-4o-realtime-preview") || model == "gpt-5-realtime" {
+        book.note(key, format!("{model} is not served any more, or never was"));
     }
 }
 

@@ -82,6 +82,7 @@ impl Config {
         page.optional("reasoning", openai.reasoning.as_ref());
         page.optional("organization", openai.organization.as_ref());
         page.optional("project", openai.project.as_ref());
+        page.value("warm", openai.warm);
         page.table("[openai.turn]");
         match openai.turn.detection {
             Detection::ServerVad { threshold, prefix, silence } => {
@@ -95,6 +96,12 @@ impl Config {
         page.value("create_response", openai.turn.create_response);
         page.value("interrupt_response", openai.turn.interrupt_response);
         page.text("barge_in", openai.turn.barge_in.label());
+        for fallback in &openai.fallback {
+            page.table("[[openai.fallback]]");
+            page.text("url", &fallback.url);
+            page.text("model", &fallback.model);
+            page.optional("key", fallback.key.as_ref());
+        }
     }
 
     fn write_rest(&self, page: &mut Page) {

@@ -9,6 +9,7 @@ pub mod problem;
 
 mod cross;
 mod effective;
+mod fallback;
 mod file;
 mod sections;
 mod texts;
@@ -25,11 +26,12 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use self::fallback::Fallback;
 use crate::call::cost::PriceTable;
 use crate::media::floor::BargeIn;
 use problem::Note;
 
-/// Every secret by its name; a trunk's password, `trunk_NAME_password`, comes on top.
+/// Every secret by its name; a trunk's password, `trunk_NAME_password`, and a fallback's own key come on top.
 ///
 /// Each is a systemd credential of that name, or `SAUTI_` and the name in upper case in the environment.
 pub const SECRETS: [&str; 10] = [
@@ -300,6 +302,10 @@ pub struct OpenAi {
     pub project: Option<String>,
     /// `[openai.turn]`.
     pub turn: Turn,
+    /// Sessions that are kept ready for calls to come; 0 = none.
+    pub warm: usize,
+    /// `[[openai.fallback]]`, the preferred one first.
+    pub fallback: Vec<Fallback>,
     /// The key.
     pub api_key: SecretString,
 }

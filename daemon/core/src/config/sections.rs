@@ -12,7 +12,7 @@ use super::check::Context;
 use super::file::{Complaint, Given, Section};
 use super::{
     Agent, Config, Detection, Http, Language, Ledger, Limits, Media, Network, Node, OpenAi, SECRETS, Texts, TlsFiles,
-    Trunk, Turn, Upstream, WhatsApp, texts, values,
+    Trunk, Turn, Upstream, WhatsApp, fallback, texts, values,
 };
 use crate::call::cost::{ModelPrices, Price, PriceTable};
 use crate::media::floor::BargeIn;
@@ -42,6 +42,9 @@ pub(super) fn read(context: &Context<'_, '_>, root: Section<'_, '_>) -> Config {
         let is_set = context.secrets.is_set(&name);
         (name, is_set)
     }));
+    for name in openai.iter().flat_map(|openai| &openai.fallback).filter_map(|fallback| fallback.key.as_ref()) {
+        secrets.insert(name.clone(), context.secrets.is_set(name));
+    }
     Config {
         node,
         http,
@@ -259,7 +262,9 @@ fn openai(context: &Context<'_, '_>, section: Section<'_, '_>) -> Option<OpenAi>
     let reasoning = section.read("reasoning", values::name);
     let organization = section.read("organization", values::name);
     let project = section.read("project", values::name);
+    let warm = section.read_or("warm", |value| values::whole(value, 0..=8), || 0);
     let turn = turn(section.section("turn"));
+    let fallback = section.sections("fallback");
     if turn.detection == Detection::SemanticVad && section.has("idle_timeout") {
         let reason = "belongs to server_vad, and openai.turn.detection is semantic_vad";
         section.complain("idle_timeout", reason, "take it out, or use detection = \"server_vad\"");
@@ -269,6 +274,7 @@ fn openai(context: &Context<'_, '_>, section: Section<'_, '_>) -> Option<OpenAi>
     }
     section.finish();
     let api_key = context.secrets.required("openai_api_key", "[openai]");
+    let fallback = fallback::read(context, fallback, &url.value, &model.value, &api_key);
     Some(OpenAi {
         url: url.value,
         model: model.value,
@@ -281,6 +287,8 @@ fn openai(context: &Context<'_, '_>, section: Section<'_, '_>) -> Option<OpenAi>
         organization: organization.map(|given| given.value),
         project: project.map(|given| given.value),
         turn,
+        warm: to_usize(warm.value),
+        fallback,
         api_key,
     })
 }

@@ -16,6 +16,7 @@ fn all_secrets(name: &str) -> Option<String> {
         "whatsapp_app_secret" => Some(" canary-app-secret ".to_owned()),
         "whatsapp_verify_token" => Some("canary-verify-token".to_owned()),
         "openai_api_key" => Some("canary-openai-key\r\n".to_owned()),
+        "openai_api_key_2" => Some("canary-openai-key-2".to_owned()),
         _ => None,
     }
 }
@@ -69,6 +70,7 @@ fn the_smallest_box_starts_with_every_default_of_the_contract() {
     let openai = config.openai.as_ref().unwrap();
     assert_eq!((openai.url.as_str(), openai.model.as_str()), ("https://api.openai.com/v1", "gpt-realtime-2.1"));
     assert_eq!((openai.voice.as_str(), openai.max_output_tokens), ("marin", 1024));
+    assert_eq!((openai.warm, openai.fallback.len()), (0, 0));
     assert_eq!(openai.transcription.as_deref(), Some("gpt-transcribe"));
     assert_eq!(openai.realtime_url(), "wss://api.openai.com/v1/realtime?model=gpt-realtime-2.1");
     let (prefix, silence) = (Duration::from_millis(300), Duration::from_millis(500));
@@ -296,6 +298,57 @@ fn what_is_doubtful_is_noted_and_starts() {
 }
 
 #[test]
+fn a_fallback_is_as_the_first_provider_but_for_what_it_names() {
+    use secrecy::ExposeSecret as _;
+    let config = good(
+        "[openai]\nvoice = \"cedar\"\n[[openai.fallback]]\nurl = \"https://eu.api.openai.com/v1/\"\n\
+         [[openai.fallback]]\nmodel = \"gpt-realtime-2.1-mini\"\n\
+         [[openai.fallback]]\nurl = \"wss://second.example.org/v1\"\nmodel = \"own\"\nkey = \"openai_api_key_2\"\n",
+    );
+    let openai = config.openai.as_ref().unwrap();
+    let rungs: Vec<_> = openai.fallback.iter().map(|fallback| openai.at(fallback)).collect();
+    let places: Vec<_> = rungs.iter().map(|rung| (rung.url.as_str(), rung.model.as_str())).collect();
+    let expected = [
+        ("https://eu.api.openai.com/v1", "gpt-realtime-2.1"),
+        ("https://api.openai.com/v1", "gpt-realtime-2.1-mini"),
+        ("wss://second.example.org/v1", "own"),
+    ];
+    assert_eq!(places, expected);
+    let keys: Vec<_> = rungs.iter().map(|rung| rung.api_key.expose_secret()).collect();
+    assert_eq!(keys, ["canary-openai-key", "canary-openai-key", "canary-openai-key-2"]);
+    assert!(rungs.iter().all(|rung| rung.voice == "cedar" && rung.fallback.is_empty()));
+    assert_eq!(config.secrets.get("openai_api_key_2"), Some(&true));
+    assert_eq!(config.notes.iter().filter(|note| note.path == "openai.fallback[2].model").count(), 1);
+    let page = config.effective_toml();
+    assert!(page.contains("[[openai.fallback]]\nurl = \"wss://second.example.org/v1\"\nmodel = \"own\"\n"), "{page}");
+    assert!(page.contains("key = \"openai_api_key_2\"\n") && !page.contains("canary"), "{page}");
+    assert_eq!(good(&page).effective_toml(), page);
+}
+
+#[test]
+fn fallbacks_that_cannot_help_are_problems() {
+    let five = "[[openai.fallback]]\nmodel = \"a\"\n[[openai.fallback]]\nmodel = \"b\"\n[[openai.fallback]]\n\
+                model = \"c\"\n[[openai.fallback]]\nmodel = \"d\"\n[[openai.fallback]]\nmodel = \"e\"\n";
+    let twins = "[[openai.fallback]]\nmodel = \"a\"\n[[openai.fallback]]\nmodel = \"a\"\n";
+    for (text, path, reason) in [
+        (five, "openai.fallback[4]", "one too many"),
+        (twins, "openai.fallback[1]", "same as openai.fallback[0]"),
+        ("[[openai.fallback]]\n", "openai.fallback[0]", "same as [openai]"),
+        ("[[openai.fallback]]\nurl = \"http://api.example.org\"\n", "openai.fallback[0].url", "unencrypted"),
+        ("[[openai.fallback]]\nkey = \"canary-openai-key\"\n", "openai.fallback[0].key", "no name of a secret"),
+        ("[[openai.fallback]]\nkey = \"openai_api_key_\"\n", "openai.fallback[0].key", "no name of a secret"),
+        ("[[openai.fallback]]\nkey = \"openai_api_key_3\"\n", "openai_api_key_3", "is missing; [[openai.fallback]]"),
+        ("[[openai.fallback]]\nmodle = \"a\"\nmodel = \"b\"\n", "openai.fallback[0].modle", "is no key"),
+        ("[openai]\nfallback = 3\n", "openai.fallback", "a list of tables"),
+    ] {
+        let problem = problem(text);
+        assert_eq!(problem.path, path, "{text}: {problem}");
+        assert!(problem.reason.contains(reason) && !problem.fix.is_empty(), "{text}: {problem}");
+        assert!(!problem.to_string().contains("canary"), "{problem}");
+    }
+}
+
+#[test]
 fn loopback_addresses_of_emulators_are_accepted() {
     let config = good(
         "[whatsapp]\nphone_number_id = \"1\"\ngraph_url = \"http://127.0.0.1:4010/\"\n\
@@ -313,8 +366,8 @@ fn the_effective_configuration_reads_back_as_itself() {
                 certificate = \"/a \\\"b\\\".pem\"\nkey = \"/k.pem\"\npublic_url = \"https://edge.example.org/\"\n\
                 [media]\nadvertise = [\"192.0.2.1\", \"2001:db8::1\"]\n[limits]\nmax_call = \"90s\"\n\
                 [whatsapp]\nphone_number_id = \"7\"\napp_id = \"8\"\n[openai]\ntranscription = \"\"\n\
-                idle_timeout = \"8s\"\nreasoning = \"low\"\n[[price]]\nmodel = \"own\"\nas_of = \"2026-01-01\"\n\
-                text_in = 0.000001\n[agent]\ninstructions = \"\"\"One.\nTwo \\\\ \\u0007.\"\"\"\n[agent.sw]\n\
+                warm = 3\nidle_timeout = \"8s\"\nreasoning = \"low\"\n[[price]]\nmodel = \"own\"\nas_of = \"2026-01-01\"\n\
+                text_in = 0.000001\n[[openai.fallback]]\nmodel = \"gpt-realtime-2.1-mini\"\n[agent]\ninstructions = \"\"\"One.\nTwo \\\\ \\u0007.\"\"\"\n[agent.sw]\n\
                 [agent.rw]\n[upstream]\nsend = [\"calls\", \"transcripts\"]\n[[trunk]]\nname = \"go-mt\"\n";
     for text in [full, SMALLEST, ""] {
         let first = good(text).effective_toml();

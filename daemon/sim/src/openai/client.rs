@@ -33,6 +33,7 @@ impl RealtimeServer {
         if let Ok(AppendFrame { kind, audio, event_id }) = serde_json::from_str(text)
             && kind == "input_audio_buffer.append"
         {
+            self.check_ownership("input_audio_buffer.append");
             let outcome = self.append(&audio);
             return self.answer(outcome, "input_audio_buffer.append", event_id.as_deref());
         }
@@ -46,8 +47,23 @@ impl RealtimeServer {
         };
         let event_id = event.get("event_id").and_then(Value::as_str);
         let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
+        self.check_ownership(kind);
         let outcome = shapes::CLIENT_EVENT.check(&event, "").and_then(|()| self.dispatch(kind, &event));
         self.answer(outcome, kind, event_id);
+    }
+
+    /// Notes the first thing that was said to a session which belongs to nobody.
+    fn check_ownership(&mut self, kind: &str) {
+        if !self.settings.owned_sessions || self.updates_owed == 0 {
+            return;
+        }
+        if kind == "session.update" {
+            self.updates_owed -= 1;
+        } else {
+            self.updates_owed = 0;
+            let kind: String = kind.chars().take(64).collect();
+            self.blame(ClientFaultKind::NotOwned, kind);
+        }
     }
 
     fn answer(&mut self, outcome: Result<(), Rejection>, kind: &str, event_id: Option<&str>) {

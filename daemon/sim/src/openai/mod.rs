@@ -134,6 +134,8 @@ pub struct RealtimeServer {
     has_spoken: bool,
     beating: bool,
     idle_generation: u64,
+    /// Updates that the session still needs before it belongs to a caller.
+    updates_owed: u8,
     swapping: Option<Option<String>>,
     last_text: Option<String>,
     record: Record,
@@ -170,6 +172,7 @@ impl RealtimeServer {
             has_spoken: false,
             beating: false,
             idle_generation: 0,
+            updates_owed: 1 + u8::from(facts.header("openai-safety-identifier").next().is_none()),
             swapping: None,
             last_text: None,
             record: Record::default(),

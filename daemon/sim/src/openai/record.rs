@@ -74,6 +74,8 @@ pub enum ClientFaultKind {
     OddAppend,
     /// Appended audio ran ahead of or behind the clock by more than the tolerance.
     Pacing,
+    /// Audio, an item or a request for a response in a session that belongs to no caller yet.
+    NotOwned,
     /// A header holds something that looks like a telephone number, a WhatsApp id or a listed private text.
     PrivateHeader,
 }

@@ -337,7 +337,8 @@ pub struct ServerSettings {
     pub truncate_bias: Duration,
     /// How far appended audio may run ahead of or behind the clock before it is noted as a client fault.
     pub pacing_tolerance: Duration,
-    /// Delay that the socket's skin puts before its answer to the handshake.
+    /// Delay that the socket's skin puts before its answer to the handshake; it is asked for before the request is
+    /// read, so it depends on the connection's number alone.
     pub handshake_delay: Duration,
     /// Refused handshakes.
     pub handshake_faults: Vec<HandshakeFault>,
@@ -349,6 +350,10 @@ pub struct ServerSettings {
     pub bad_responses: Vec<(u32, BadResponse)>,
     /// Transcriptions that fail, by number from 0.
     pub failed_transcriptions: Vec<u32>,
+    /// Whether each session must belong to a caller before it is spoken to: a connection with the header
+    /// `OpenAI-Safety-Identifier` does so once it is configured, one without (it was opened ahead of its call) when it
+    /// is configured a second time. Anything but `session.update` before that is noted as a client fault.
+    pub owned_sessions: bool,
     /// Texts that must not stand in request headers (names, numbers), beside what looks like a telephone number.
     pub private_texts: Vec<String>,
     /// What is kept.
@@ -385,6 +390,7 @@ impl ServerSettings {
             faults: Vec::new(),
             bad_responses: Vec::new(),
             failed_transcriptions: Vec::new(),
+            owned_sessions: false,
             private_texts: Vec::new(),
             recording: Recording::default(),
         }

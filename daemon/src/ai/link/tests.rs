@@ -17,9 +17,9 @@ use super::*;
 use crate::ai::dialer::{DialError, Dialer};
 
 /// Longer than anything takes; a test that hangs fails instead.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn openai(url: String) -> OpenAi {
+pub(crate) fn openai(url: String) -> OpenAi {
     OpenAi {
         url,
         model: "gpt-realtime-2.1".to_owned(),
@@ -37,28 +37,30 @@ fn openai(url: String) -> OpenAi {
             interrupt_response: true,
             barge_in: sauti_core::media::floor::BargeIn::Normal,
         },
+        warm: 0,
+        fallback: Vec::new(),
         api_key: SecretString::from("canary-openai-key"),
     }
 }
 
-fn tls(roots: RootCertStore) -> ClientConfig {
+pub(crate) fn tls(roots: RootCertStore) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     config.with_root_certificates(roots).with_no_client_auth()
 }
 
-fn dialer(url: String) -> Dialer {
+pub(super) fn dialer(url: String) -> Dialer {
     Dialer::new(&openai(url), &tls(RootCertStore::empty())).unwrap()
 }
 
-async fn listen() -> (TcpListener, Dialer) {
+pub(super) async fn listen() -> (TcpListener, Dialer) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener, dialer(format!("http://127.0.0.1:{port}/v1")))
 }
 
 /// A link and the server's side of it.
-async fn pair_with(heartbeat: Heartbeat) -> (Link, WebSocketStream<TcpStream>) {
+pub(super) async fn pair_with(heartbeat: Heartbeat) -> (Link, WebSocketStream<TcpStream>) {
     let (listener, dialer) = listen().await;
     let dialer = dialer.with_heartbeat(heartbeat);
     let serve = async { accept_async(listener.accept().await.unwrap().0).await.unwrap() };
@@ -66,20 +68,22 @@ async fn pair_with(heartbeat: Heartbeat) -> (Link, WebSocketStream<TcpStream>) {
     (link.unwrap(), server)
 }
 
-async fn pair() -> (Link, WebSocketStream<TcpStream>) {
+pub(super) async fn pair() -> (Link, WebSocketStream<TcpStream>) {
     pair_with(Heartbeat::default()).await
 }
 
-async fn next(link: &mut Link) -> LinkEvent {
+pub(super) async fn next(link: &mut Link) -> LinkEvent {
     timeout(PATIENCE, link.next()).await.unwrap()
 }
 
 /// What the server reads next.
-async fn read<S: AsyncRead + AsyncWrite + Unpin>(server: &mut WebSocketStream<S>) -> Option<Result<Message, Error>> {
+pub(super) async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+    server: &mut WebSocketStream<S>,
+) -> Option<Result<Message, Error>> {
     timeout(PATIENCE, poll_fn(|cx| Pin::new(&mut *server).poll_next(cx))).await.unwrap()
 }
 
-async fn write<S: AsyncRead + AsyncWrite + Unpin>(server: &mut WebSocketStream<S>, message: Message) {
+pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(server: &mut WebSocketStream<S>, message: Message) {
     poll_fn(|cx| Pin::new(&mut *server).poll_ready(cx)).await.unwrap();
     Pin::new(&mut *server).start_send(message).unwrap();
     poll_fn(|cx| Pin::new(&mut *server).poll_flush(cx)).await.unwrap();

@@ -71,6 +71,8 @@ pub async fn serve(listener: TcpListener, choose: Arc<Choose>, sessions: Session
 
 async fn connection(stream: TcpStream, number: u64, choose: Arc<Choose>, sessions: Sessions) {
     stream.set_nodelay(true).ok();
+    let before = RequestFacts { connection: number, ..RequestFacts::default() };
+    tokio::time::sleep(choose(&before).handshake_delay).await;
     let mut chosen = None;
     #[expect(clippy::result_large_err, reason = "tungstenite's own type for a refused handshake")]
     let decide = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {

@@ -59,6 +59,8 @@ labels! {
 pub enum Input<'a> {
     /// The socket is open.
     Opened,
+    /// The session was opened and configured ahead of its call: what is this call's own is told, and it is ready.
+    Adopted,
     /// The socket could not be opened.
     NotOpened(Failure),
     /// A text message came. Pass the lane's count before it, as a message may be an interruption.

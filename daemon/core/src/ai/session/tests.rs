@@ -37,6 +37,8 @@ pub(crate) fn openai() -> OpenAi {
             interrupt_response: true,
             barge_in: crate::media::floor::BargeIn::Normal,
         },
+        warm: 0,
+        fallback: Vec::new(),
         api_key: SecretString::from("canary-openai-key"),
     }
 }

@@ -55,8 +55,12 @@ impl Rig {
     }
 
     fn with_query(settings: ServerSettings, query: &str) -> Self {
-        let start = start();
         let facts = RequestFacts { path: "/v1/realtime".into(), query: query.into(), ..RequestFacts::default() };
+        Self::with_request(settings, facts)
+    }
+
+    fn with_request(settings: ServerSettings, facts: RequestFacts) -> Self {
+        let start = start();
         let server = RealtimeServer::new(start, Arc::new(settings), &facts);
         let mut rig = Self { server, start, now: start, events: Vec::new(), ends: Vec::new(), texts: Vec::new() };
         let mut out = Vec::new();

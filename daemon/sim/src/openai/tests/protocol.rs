@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{ClientFaultKind, KeyOrder, Out},
-    Rig, quiet, settings, voice,
+    RequestFacts, Rig, ServerSettings, quiet, settings, voice,
 };
 
 fn refusal(rig: &mut Rig, event: Value) -> (String, String) {
@@ -184,4 +184,32 @@ fn client_frames_are_kept_only_when_asked_for() {
         rig.append(&voice(20));
         assert_eq!(rig.server.record().client_log.len(), frames);
     }
+}
+
+#[test]
+fn a_session_that_belongs_to_nobody_yet_must_not_be_spoken_to() {
+    let faults = |identifier: Option<&str>, updates: usize, event: Value| {
+        let settings = ServerSettings { owned_sessions: true, ..settings() };
+        let headers = identifier.map(|hash| ("OpenAI-Safety-Identifier".to_owned(), hash.to_owned()));
+        let query = "model=gpt-realtime-2.1".to_owned();
+        let mut rig = Rig::with_request(
+            settings,
+            RequestFacts { query, headers: headers.into_iter().collect(), ..RequestFacts::default() },
+        );
+        (0..updates).for_each(|_| rig.update(json!({})));
+        rig.send(event.clone());
+        rig.send(event);
+        rig.server.record().count(ClientFaultKind::NotOwned)
+    };
+    let create = || json!({"type": "response.create"});
+    let append = || json!({"type": "input_audio_buffer.append", "audio": "AAAA"});
+    for event in [create(), append()] {
+        assert_eq!(faults(Some("a3f8"), 0, event.clone()), 1, "not configured, noted once");
+        assert_eq!(faults(Some("a3f8"), 1, event.clone()), 0);
+        assert_eq!(faults(None, 1, event.clone()), 1, "opened ahead of its call and not taken over");
+        assert_eq!(faults(None, 2, event), 0);
+    }
+    let mut rig = Rig::new(settings());
+    rig.send(create());
+    assert_eq!(rig.server.record().count(ClientFaultKind::NotOwned), 0, "other clients are not bound to it");
 }

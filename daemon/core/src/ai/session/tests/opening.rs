@@ -113,3 +113,24 @@ fn the_server_owes_an_event_until_the_session_is_ready_and_then_none() {
     scene.event(json!({"type": "session.updated", "session": {}}));
     assert_eq!(scene.session.owes_event(), None);
 }
+
+#[test]
+fn a_session_that_was_opened_ahead_is_told_what_is_the_calls_own_and_is_ready_at_once() {
+    let mut scene = Scene::new(&openai());
+    scene.input(Input::Adopted);
+    assert!(scene.session.is_ready() && scene.session.owes_event().is_none() && scene.session.deadline().is_none());
+    let effects = scene.take();
+    assert_eq!(effects.len(), 2);
+    assert_eq!(wire(&effects[0]).unwrap()["type"], "session.update");
+    assert_eq!(effects[1], Effect::Ready);
+    scene.say(Line::Greeting, "Hello!");
+    assert_eq!(scene.sent()[0]["type"], "response.create");
+    // The answer to the update comes in between and changes nothing.
+    scene.event(json!({"type": "session.updated", "session": {}}));
+    scene.input(Input::Adopted);
+    scene.input(Input::Opened);
+    assert_eq!(scene.take(), Vec::new());
+    scene.created_for("resp_1", "rc_2");
+    scene.audio("resp_1", "item_1", 0, 100);
+    assert!(scene.out.contains(&Effect::Audio { first: true }));
+}
