@@ -15,6 +15,7 @@ use sauti_core::record::{SessionRow, Speaker};
 use tokio::sync::{Semaphore, watch};
 
 use crate::ai::link::{Link, LinkEvent};
+use crate::ai::providers::Course;
 use crate::house::House;
 use crate::ledger_session::SessionLedger;
 use crate::store::{OwedSummary, StoreError};
@@ -86,20 +87,21 @@ async fn later(house: &House, owed: OwedSummary) {
         house.metrics.summary("unreadable");
         return;
     }
-    let mut link = match house.connect_model(None).await {
-        Ok(link) => link,
-        Err(failure) => {
-            house.metrics.model_session(failure.loss.label());
-            house.metrics.summary("no_session");
-            return;
-        }
+    let mut course = Course::new(&house.providers);
+    let dialled = house.connect_model(course.begin(), None).await;
+    for miss in &dialled.misses {
+        house.metrics.model_session(miss.failure.loss.label(), miss.provider);
+    }
+    let Ok(mut link) = course.arrived(dialled) else {
+        house.metrics.summary("no_session");
+        return;
     };
-    house.metrics.model_session("ready");
+    house.metrics.model_session("ready", course.provider());
     let (asking, request) = Asking::about_transcript(Instant::now(), &turns);
     link.send_text(&request);
     let answer = answer(&asking, &mut link).await;
     if let Some(usage) = answer.usage {
-        let model = house.openai.model.clone();
+        let model = course.model().to_owned();
         let row = SessionRow {
             ordinal: ORDINAL.saturating_add(attempt),
             openai_session_id: None,
@@ -110,6 +112,9 @@ async fn later(house: &House, owed: OwedSummary) {
             model,
         };
         house.store.session(call_id, row);
+    }
+    if answer.summary.is_ok() {
+        course.worked();
     }
     keep(house, call_id, answer).await;
     link.close(CLOSE_WITHIN).await;

@@ -77,7 +77,7 @@ async fn a_session_that_breaks_in_mid_sentence_is_opened_again_and_the_turn_is_a
     assert!(heard.is_some_and(|percent| percent >= HEARD), "{heard:?}");
     assert!(longest_silence(&lived) <= DEAD_AIR, "{:?}", longest_silence(&lived));
     assert!(world.far.meta.texts().await.is_empty());
-    assert_eq!(world.metric(r#"sauti_model_sessions_total{kind="resumed"}"#).await, 1.0);
+    assert_eq!(world.metric(r#"sauti_model_sessions_total{kind="resumed",provider="primary"}"#).await, 1.0);
     world.until_tables_are_empty().await;
     assert!(world.stop().await.success());
 }
