@@ -257,8 +257,8 @@ impl Session {
             (Phase::Connecting, Input::Opened) => self.opened(now, out),
             (Phase::Connecting, Input::Adopted) => self.adopted(out),
             (_, Input::Opened | Input::Adopted) => {}
-            (_, Input::NotOpened(failure)) => self.fail(failure, out),
-            (_, Input::Closed { code, reason }) => self.fail(Failure::from_close(code, reason), out),
+            (_, Input::NotOpened(failure)) => self.fail(now, failure, out),
+            (_, Input::Closed { code, reason }) => self.fail(now, Failure::from_close(code, reason), out),
             (_, Input::Message(text)) => match events::read(text) {
                 Ok(event) => {
                     self.last_event = Some(now.mono);
@@ -531,7 +531,7 @@ impl Session {
     fn timer(&mut self, now: Now, out: &mut Vec<Effect>) {
         match self.deadline() {
             Some((due, Timer::Created)) if due <= now.mono => {
-                self.fail(Failure::broken(Code::known("no_session_created")), out);
+                self.fail(now, Failure::broken(Code::known("no_session_created")), out);
             }
             Some((due, Timer::Retry)) if due <= now.mono => {
                 if let Some((_, ask)) = self.retry.take() {

@@ -4,6 +4,7 @@
 
 use super::file::Book;
 use super::{Config, values};
+use crate::media::floor::BargeIn;
 
 /// Judges a configuration after its single values.
 pub(super) fn judge(config: &Config, book: &Book<'_>) {
@@ -66,9 +67,8 @@ fn model(config: &Config, book: &Book<'_>) {
     if !openai.turn.create_response {
         book.note("openai.turn.create_response", "is false: the model will not answer what callers say");
     }
-    if !openai.turn.interrupt_response {
-        let text = "is false: callers cannot interrupt, as this version leaves interruptions to the server";
-        book.note("openai.turn.interrupt_response", text);
+    if !openai.turn.interrupt_response && openai.turn.barge_in == BargeIn::Off {
+        book.note("openai.turn.barge_in", "is off: callers cannot interrupt");
     }
     if config.limits.max_call > std::time::Duration::from_secs(30 * 60) {
         let text = format!(

@@ -283,10 +283,10 @@ fn a_price_of_the_file_replaces_only_what_it_names() {
 fn what_is_doubtful_is_noted_and_starts() {
     let config = good(
         "[whatsapp]\nphone_number_id = \"1\"\n[openai]\nmodel = \"gpt-realtime\"\n\
-         [openai.turn]\ninterrupt_response = false\n[upstream]\n[[trunk]]\nname = \"mtn-rw\"\n",
+         [openai.turn]\ninterrupt_response = false\nbarge_in = \"off\"\n[upstream]\n[[trunk]]\nname = \"mtn-rw\"\n",
     );
     let about: Vec<_> = config.notes.iter().map(|note| note.path.as_str()).collect();
-    assert_eq!(about, ["openai.model", "openai.model", "openai.turn.interrupt_response", "upstream", "trunk"]);
+    assert_eq!(about, ["openai.model", "openai.model", "openai.turn.barge_in", "upstream", "trunk"]);
     assert_eq!(config.secrets.get("trunk_mtn_rw_password"), Some(&false));
     let unused = good(
         "[http]\ntrusted_proxies = [\"10.0.0.0/8\"]\npublic_url = \"https://edge.example.org\"\n\

@@ -19,11 +19,11 @@ impl Session {
         let class = classify(code, kind);
         let shown = code.or(kind).cloned().unwrap_or_else(|| Code::known("response_failed"));
         if class == ErrorClass::Fatal {
-            self.fail(Failure::refused(shown), out);
+            self.fail(now, Failure::refused(shown), out);
             return false;
         }
         if self.failures > 0 {
-            self.fail(Failure::broken(shown), out);
+            self.fail(now, Failure::broken(shown), out);
             return false;
         }
         self.failures += 1;
@@ -54,11 +54,11 @@ impl Session {
             None => busy || class == ErrorClass::Transient,
         });
         match class {
-            ErrorClass::Fatal => return self.fail(Failure::refused(shown), out),
-            ErrorClass::Expired => return self.fail(Failure::broken(shown), out),
+            ErrorClass::Fatal => return self.fail(now, Failure::refused(shown), out),
+            ErrorClass::Expired => return self.fail(now, Failure::broken(shown), out),
             ErrorClass::Bug | ErrorClass::Transient if matches!(self.phase, Phase::Opening { .. }) => {
                 let retry = class == ErrorClass::Transient;
-                return self.fail(Failure { loss: Loss::Broken, code: shown, retry }, out);
+                return self.fail(now, Failure { loss: Loss::Broken, code: shown, retry }, out);
             }
             _ => {}
         }
@@ -98,7 +98,7 @@ impl Session {
             return;
         }
         if self.stalls > 0 {
-            self.fail(Failure::broken(Code::known("no_audio")), out);
+            self.fail(now, Failure::broken(Code::known("no_audio")), out);
             return;
         }
         self.stalls += 1;
@@ -124,7 +124,7 @@ impl Session {
         }
     }
 
-    pub(super) fn fail(&mut self, failure: Failure, out: &mut Vec<Effect>) {
+    pub(super) fn fail(&mut self, now: Now, failure: Failure, out: &mut Vec<Effect>) {
         if matches!(self.phase, Phase::Failed | Phase::Ended) {
             return;
         }
@@ -141,6 +141,8 @@ impl Session {
         self.abandoned.clear();
         (self.stalls, self.failures, self.progress) = (0, 0, None);
         self.caller_speaks = false;
+        // Nobody will say that she stopped.
+        self.patience.caller_stopped(now.mono);
         self.forget_the_model();
         out.push(Effect::Failed(failure));
     }

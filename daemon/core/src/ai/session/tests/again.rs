@@ -284,3 +284,14 @@ fn a_caller_who_answers_the_last_words_is_not_left() {
     scene.speech("item_2");
     assert!(scene.take().contains(&Effect::LineOver { line: Line::NobodyThere, complete: false }));
 }
+
+#[test]
+fn a_connection_lost_while_the_caller_speaks_is_a_wait_too() {
+    let mut scene = Scene::ready();
+    scene.input(Input::OnAir);
+    scene.speech("item_1");
+    scene.input(Input::Closed { code: None, reason: "" });
+    scene.take();
+    assert_eq!(scene.wait(), Timer::Silence, "nobody will say that she stopped");
+    assert_eq!(scene.take(), [Effect::OneMoment]);
+}
