@@ -22,6 +22,7 @@ use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::media::frame::Frame;
 use sauti_core::media::playout::{Consumed, Playout};
 use sauti_core::media::preroll::{Preroll, Supply};
+use sauti_core::media::quality::CallQuality;
 use sauti_core::now::Now;
 use sauti_core::pii::Pii;
 use sauti_core::record::{EndRow, EventRow, NewText, Stage, Turn};
@@ -83,6 +84,7 @@ struct CallTask {
     session: Session,
     playout: Playout,
     preroll: Preroll,
+    quality: CallQuality,
     ledger: SessionLedger,
     course: Course,
     leg: Option<CallerLink>,
@@ -134,6 +136,7 @@ impl CallTask {
             session: session.with_still_there_after(house.agent.still_there_after),
             playout: Playout::new(house.openai.max_output_tokens),
             preroll: Preroll::default(),
+            quality: CallQuality::default(),
             ledger: SessionLedger::new(Arc::clone(&house), setup.call_id),
             course: Course::new(&house.providers),
             house,
@@ -288,6 +291,7 @@ impl CallTask {
         }
         let reservoir = Duration::from_millis(self.playout.depth_ms());
         report.count(self.report.as_ref(), &self.house.metrics, reservoir);
+        self.quality.read(report.reading());
         self.report = Some(*report);
     }
 
@@ -308,6 +312,7 @@ impl CallTask {
     fn tick(&mut self) {
         self.note_consumed();
         let missing = self.preroll.tick(supply(&self.playout));
+        self.quality.underrun(missing);
         self.house.metrics.underruns(missing);
         self.top_up();
         let Some(leg) = self.leg.as_mut() else { return };
@@ -655,6 +660,10 @@ impl CallTask {
                 Ok(Ok(())) => {}
                 Err(_) => self.trouble(action.label(), &[(Field::Reason, "timed_out".into())]),
             }
+        }
+        if let Some(summary) = self.quality.summary() {
+            self.house.metrics.quality(&summary);
+            self.house.store.quality(self.setup.call_id, summary);
         }
         let talked = self.accepted.map(|at| at.elapsed());
         let owes_text = self.text.is_some();

@@ -12,7 +12,7 @@ use sauti_core::ids::CallId;
 
 use crate::cli::{CallsArgs, CallsCommand, DEFAULT_CONFIG, Exit};
 use crate::store::StoreError;
-use crate::store::read::{CallDetail, CallRow, Reader, Time, TurnLine};
+use crate::store::read::{CallDetail, CallRow, QualityLine, Reader, Time, TurnLine};
 
 /// Where the ledger lies unless the configuration says otherwise.
 const DEFAULT_LEDGER: &str = "/var/lib/sauti/ledger.db";
@@ -264,6 +264,9 @@ fn page(detail: &CallDetail, out: &mut dyn Write) -> Result<(), Trouble> {
         writeln!(out, "  {:>10}  {at}  {name}", since(call.offered_at, at))?;
     }
     sessions(detail, out)?;
+    if let Some(line) = &detail.quality {
+        quality(line, out)?;
+    }
     if !detail.events.is_empty() {
         writeln!(out, "\nevents")?;
     }
@@ -295,6 +298,31 @@ fn page(detail: &CallDetail, out: &mut dyn Write) -> Result<(), Trouble> {
             cut(turn)
         )?;
     }
+    Ok(())
+}
+
+/// What an operator asks first when somebody complains: who heard whom badly, and was it the network.
+fn quality(line: &QualityLine, out: &mut dyn Write) -> Result<(), Trouble> {
+    let known =
+        |value: Option<f64>, unit: &str| value.map_or_else(|| "?".to_owned(), |value| format!("{value:.1}{unit}"));
+    writeln!(out, "\nquality (estimate, 1 to 4.5), loss, delay")?;
+    writeln!(
+        out,
+        "  heard   {}  lost {:.1} %, in runs {:.1} times as long as by chance  jitter {:.0} ms, buffer {:.0} ms",
+        known(line.heard_mos, ""),
+        line.heard_loss,
+        line.burst_ratio,
+        line.jitter_ms,
+        line.buffer_ms,
+    )?;
+    writeln!(
+        out,
+        "  spoken  {}  lost {}  there and back {}  frames missing {}",
+        known(line.spoken_mos, ""),
+        known(line.spoken_loss, " %"),
+        known(line.round_trip_ms, " ms"),
+        line.underruns,
+    )?;
     Ok(())
 }
 
@@ -349,6 +377,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use sauti_core::call::outcome::Outcome;
+    use sauti_core::media::quality::LineQuality;
     use sauti_core::pii::Pii;
     use sauti_core::record::{EndRow, EventRow, NewCall, Speaker, Stage, Turn};
 
@@ -395,6 +424,19 @@ mod tests {
                 };
                 it.store.turn(id, turn);
             }
+            let quality = LineQuality {
+                heard_mos: Some(4.12),
+                spoken_mos: None,
+                heard_loss: 2.5,
+                spoken_loss: None,
+                burst_ratio: 1.4,
+                jitter_ms: 8.2,
+                buffer_ms: 41.0,
+                round_trip_ms: None,
+                underruns: 3,
+            };
+            it.store.quality(id, LineQuality { underruns: 0, ..quality });
+            it.store.quality(id, quality);
             it.store.end(id, ended(Outcome::Completed)).await.unwrap();
             it
         }
@@ -447,6 +489,8 @@ mod tests {
             "   +3.000 s  2025-10-17T06:11:51.000Z  first audio",
             "0  gpt-realtime-2.1  text 0 (0) 0  audio 10 (0) 0  70 ms  0.002600 USD",
             "WA_CALL_ACCEPTED  ms=412",
+            "heard   4.1  lost 2.5 %, in runs 1.4 times as long as by chance  jitter 8 ms, buffer 41 ms",
+            "spoken  ?  lost ?  there and back ?  frames missing 3",
             "agent  Hello! How can I  [cut off after 900 ms]",
             "caller two teas \u{fffd}[2Jplease",
         ] {

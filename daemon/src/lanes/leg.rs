@@ -9,18 +9,19 @@ use heapless::Deque;
 use sauti_core::media::floor::{BargeIn, Decision, Floor, Tick};
 use sauti_core::media::frame::{FRAME, FRAME_SAMPLES, Frame};
 use sauti_core::media::level::{SILENCE_DBFS, rms_dbfs};
+use sauti_core::media::quality::{ExpectedLoss, FarReading, Reading};
 use sauti_core::media::rtp::RtpPacket;
 use sauti_media::opus::{CodecError, EncoderSettings, MAX_ENCODED_BYTES};
 use sauti_media::pipeline::{AudioReport, CallerAudio, CallerAudioSettings, Heard, Received};
 use sauti_media::voice::{Voice, VoiceDetector};
-use sauti_media::webrtc::{LegCounters, LegEvent, RtpOut, WebRtcLeg};
+use sauti_media::webrtc::{FarReport, LegCounters, LegEvent, RtpOut, WebRtcLeg};
 
 use super::lane::LaneEvent;
 use super::slots::LaneEnd;
 use crate::obs::metrics::Metrics;
 
-/// Loss that in-band FEC prepares for: a phone on a mobile network.
-const EXPECTED_LOSS: i32 = 10;
+/// Loss that in-band FEC prepares for until the far end has reported some: a phone on a mobile network.
+const EXPECTED_LOSS: i32 = ExpectedLoss::AT_FIRST;
 
 /// Keys that wait for the call task to be told: a lane reads at most 64 packets of a call at a time, and a key has
 /// three at its end alone (RFC 4733 §2.5.1.4), so 16 keys fit a burst of a stalled network whole.
@@ -46,9 +47,33 @@ pub struct LegReport {
     pub rings: (usize, usize),
     /// Frames of the caller that found the ring full.
     pub up_dropped: u64,
+    /// Interarrival jitter of the caller's packets, once some came.
+    pub jitter: Duration,
+    /// What the far end last said of our packets.
+    pub far: Option<FarReport>,
 }
 
 impl LegReport {
+    /// The figures that say how the call sounds.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        let far = |report: FarReport| FarReading {
+            lost: u64::try_from(report.lost).unwrap_or(0),
+            jitter_ms: report.jitter.as_secs_f64() * 1_000.0,
+            round_trip: report.round_trip,
+        };
+        Reading {
+            received: self.audio.jitter.received.saturating_sub(self.audio.jitter.late),
+            lost: self.audio.jitter.lost,
+            rebuilt: self.audio.recovered,
+            loss_runs: self.audio.jitter.loss_runs,
+            buffer_ms: self.audio.jitter.depth_ms,
+            jitter_ms: self.jitter.as_secs_f64() * 1_000.0,
+            sent: self.engine.rtp_out,
+            far: self.far.map(far),
+        }
+    }
+
     /// Adds what has changed since `before` to the metrics, and the depths of this moment.
     pub fn count(&self, before: Option<&Self>, metrics: &Metrics, reservoir: Duration) {
         let grown = |now: fn(&Self) -> u64| now(self).saturating_sub(before.map_or(0, now));
@@ -87,6 +112,8 @@ pub(super) struct Leg {
     packet: [u8; MAX_ENCODED_BYTES],
     up_dropped: u64,
     ear: Option<Box<Ear>>,
+    far: Option<FarReport>,
+    expected_loss: ExpectedLoss,
 }
 
 /// What judges on the lane whether the caller speaks over the AI.
@@ -168,6 +195,8 @@ impl Leg {
                 let (detector, floor) = (VoiceDetector::default(), Floor::new(settings));
                 Box::new(Ear { detector, floor, voice: NO_VOICE, paused: false })
             }),
+            far: None,
+            expected_loss: ExpectedLoss::default(),
         })
     }
 
@@ -224,7 +253,14 @@ impl Leg {
                 }
                 LegEvent::Bye | LegEvent::Closed => return Some(LaneEvent::Bye),
                 LegEvent::Failed(_) => return Some(LaneEvent::Lost),
-                LegEvent::IceConnected | LegEvent::Disconnected | LegEvent::Recovered | LegEvent::Report(_) => {}
+                LegEvent::Report(report) => {
+                    self.far = Some(report);
+                    if let Some(percent) = self.expected_loss.reported(report.fraction_lost) {
+                        // libopus takes every percentage; without it FEC goes on as before.
+                        self.audio.set_expected_loss(percent).ok();
+                    }
+                }
+                LegEvent::IceConnected | LegEvent::Disconnected | LegEvent::Recovered => {}
             }
         }
         if !self.media && self.engine.counters().rtp_in > 0 {
@@ -313,6 +349,8 @@ impl Leg {
             engine,
             rings,
             up_dropped: self.up_dropped,
+            jitter: self.engine.reception().map_or(Duration::ZERO, |reception| reception.jitter),
+            far: self.far,
         }
     }
 }
@@ -373,7 +411,7 @@ mod tests {
     #[test]
     fn keys_that_arrive_together_are_all_told_in_order_and_a_flood_is_bounded() {
         let (now, mut leg, mut caller) = connected();
-        let hear = |leg: &mut Leg, caller: &mut WebRtcLeg| {
+        let hear = |now: Instant, leg: &mut Leg, caller: &mut WebRtcLeg| {
             while let Some((to, datagram)) = caller.poll_transmit() {
                 assert_eq!(to.port(), 4_002);
                 leg.receive(now, ([127, 0, 0, 1], 4_000).into(), datagram.as_ref());
@@ -382,11 +420,13 @@ mod tests {
         for (number, key) in [5, 11, 5].into_iter().enumerate() {
             press(now, &mut caller, u16::try_from(number).unwrap() + 1, key);
         }
-        hear(&mut leg, &mut caller);
+        hear(now, &mut leg, &mut caller);
         assert_eq!(keys(&mut leg), "5#5");
+        // A second later as many may come at once as a stalled network can hold back, and no more.
+        let now = now + Duration::from_secs(1);
         for number in 0..40 {
             press(now, &mut caller, 100 + number, 1);
-            hear(&mut leg, &mut caller);
+            hear(now, &mut leg, &mut caller);
         }
         let told = keys(&mut leg).len();
         assert!((1..=DIGITS).contains(&told), "{told} of 40");

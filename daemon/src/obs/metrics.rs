@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use sauti_core::ai::ladder::State;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
+use sauti_core::media::quality::LineQuality;
 
 /// Labels of a finished call.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -74,6 +75,8 @@ pub struct Metrics {
     waits_filled: Counter,
     overflows: Counter,
     underruns: Counter,
+    mos: Latency,
+    round_trip: Histogram,
     packets: Family<Kind, Counter>,
     jitter_depth: Histogram,
     reservoir_depth: Histogram,
@@ -94,6 +97,7 @@ fn latency_family(buckets: &'static [f64]) -> Latency {
     // A constructor that is shared by all label values of the family.
     Family::new_with_constructor(match buckets.len() {
         6 => || Histogram::new(DEPTH_FRAMES.iter().copied()),
+        8 => || Histogram::new(MOS.iter().copied()),
         _ => || Histogram::new(SECONDS.iter().copied()),
     })
 }
@@ -101,6 +105,8 @@ fn latency_family(buckets: &'static [f64]) -> Latency {
 const SECONDS: [f64; 12] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0];
 const DEPTH_FRAMES: [f64; 6] = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0];
 const DEPTH_MS: [f64; 8] = [0.0, 20.0, 40.0, 60.0, 80.0, 120.0, 200.0, 400.0];
+/// Opinion scores: below 3.1 many are dissatisfied, below 3.6 some (G.107 annex B).
+const MOS: [f64; 8] = [1.5, 2.0, 2.6, 3.1, 3.6, 4.0, 4.3, 4.5];
 const RESERVOIR_SECONDS: [f64; 8] = [0.0, 0.2, 1.0, 2.0, 5.0, 10.0, 20.0, 51.2];
 
 impl Default for Metrics {
@@ -191,6 +197,15 @@ impl Metrics {
         registry.register("reservoir_overflows", "Responses longer than max_output_tokens allows", overflows.clone());
         let underruns = Counter::default();
         registry.register("underruns", "Frames that were due in mid-sentence and not there", underruns.clone());
+        let mos = latency_family(&MOS);
+        registry.register("mos", "Estimated opinion score of a call, when it has ended, by direction", mos.clone());
+        let round_trip = Histogram::new(SECONDS);
+        registry.register_with_unit(
+            "media_round_trip",
+            "Mean time to the far end of a call's media and back, when it has ended",
+            Unit::Seconds,
+            round_trip.clone(),
+        );
         let packets = Family::<Kind, Counter>::default();
         registry.register("packets", "Media packets, by what became of them", packets.clone());
         let jitter_depth = Histogram::new(DEPTH_MS);
@@ -257,6 +272,8 @@ impl Metrics {
             waits_filled,
             overflows,
             underruns,
+            mos,
+            round_trip,
             packets,
             jitter_depth,
             reservoir_depth,
@@ -366,6 +383,18 @@ impl Metrics {
     /// Frames were missing in mid-sentence.
     pub fn underruns(&self, frames: u64) {
         self.underruns.inc_by(frames);
+    }
+
+    /// How a call sounded.
+    pub fn quality(&self, summary: &LineQuality) {
+        for (kind, mos) in [("heard", summary.heard_mos), ("spoken", summary.spoken_mos)] {
+            if let Some(mos) = mos {
+                self.mos.get_or_create(&Kind { kind }).observe(mos);
+            }
+        }
+        if let Some(ms) = summary.round_trip_ms {
+            self.round_trip.observe(ms / 1_000.0);
+        }
     }
 
     /// Packets had this fate.

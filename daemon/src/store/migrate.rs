@@ -15,6 +15,7 @@ pub(crate) const APPLICATION_ID: i64 = 0x7361_7574;
 /// The steps, the first one leading from version 0 to version 1.
 const STEPS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_calls.sql"),
+    include_str!("../../../migrations/sqlite/0002_quality.sql"),
     include_str!("../../../migrations/sqlite/0003_summaries.sql"),
 ];
 

@@ -29,6 +29,7 @@ use rusqlite::{Connection, OpenFlags};
 use sauti_core::call::outcome::Outcome;
 use sauti_core::call::summary::{Heard, Summary};
 use sauti_core::ids::CallId;
+use sauti_core::media::quality::LineQuality;
 use sauti_core::pii::{BoxKey, KeyedHash};
 use sauti_core::record::{
     EndRow, EventRow, LiveCall, NewCall, NewText, OwedText, Recovered, SessionRow, Stage, TextId, TextVerdict, Turn,
@@ -198,6 +199,11 @@ impl Store {
     /// Tells the totals of a session with the model; the same ordinal again replaces them. The call's cost follows.
     pub fn session(&self, call: CallId, row: SessionRow) {
         self.tell_now(Command::Session { call, row: Box::new(row) });
+    }
+
+    /// Tells how a call sounded; told again it replaces.
+    pub fn quality(&self, call: CallId, row: LineQuality) {
+        self.tell_now(Command::Quality { call, row: Box::new(row) });
     }
 
     /// Writes the outcome of a call, once; wipes what was sealed for it, queues it for upstream, and owes the text

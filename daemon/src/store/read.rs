@@ -156,6 +156,21 @@ pub struct TurnLine {
     pub text: String,
 }
 
+/// How a call sounded.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the columns are described in migrations/sqlite")]
+pub struct QualityLine {
+    pub heard_mos: Option<f64>,
+    pub spoken_mos: Option<f64>,
+    pub heard_loss: f64,
+    pub spoken_loss: Option<f64>,
+    pub burst_ratio: f64,
+    pub jitter_ms: f64,
+    pub buffer_ms: f64,
+    pub round_trip_ms: Option<f64>,
+    pub underruns: i64,
+}
+
 /// A call with what belongs to it.
 #[derive(Clone, Serialize)]
 pub struct CallDetail {
@@ -164,6 +179,8 @@ pub struct CallDetail {
     pub call: CallRow,
     /// Its sessions with the model, in order.
     pub sessions: Vec<SessionLine>,
+    /// How it sounded; `None` when no media of the caller came.
+    pub quality: Option<QualityLine>,
     /// Its events, in the order in which they were written.
     pub events: Vec<EventLine>,
     /// Its words, in the order in which they began; `None` where they were not asked for.
@@ -240,10 +257,11 @@ impl Reader {
     /// The file cannot be read.
     pub fn detail(&self, call: CallRow, words: bool) -> Result<CallDetail, StoreError> {
         let sessions = self.sessions(&call.call_id)?;
+        let quality = self.quality(&call.call_id)?;
         let events = self.events(&call.call_id)?;
         let transcript = if words { Some(self.turns(&call.call_id)?) } else { None };
         let summary = if words { self.summary(&call.call_id)? } else { None };
-        Ok(CallDetail { call, sessions, events, transcript, summary })
+        Ok(CallDetail { call, sessions, quality, events, transcript, summary })
     }
 
     fn sessions(&self, id: &str) -> Result<Vec<SessionLine>, StoreError> {
@@ -271,6 +289,29 @@ impl Reader {
                 })
             })?;
             rows.collect()
+        })
+    }
+
+    fn quality(&self, id: &str) -> Result<Option<QualityLine>, StoreError> {
+        self.read(|| {
+            let mut ask = self.connection.prepare_cached(
+                "SELECT heard_mos, spoken_mos, heard_loss, spoken_loss, burst_ratio, jitter_ms, buffer_ms,
+                 round_trip_ms, underruns FROM call_quality WHERE call_id = ?1",
+            )?;
+            let read = |row: &Row<'_>| {
+                Ok(QualityLine {
+                    heard_mos: row.get(0)?,
+                    spoken_mos: row.get(1)?,
+                    heard_loss: row.get(2)?,
+                    spoken_loss: row.get(3)?,
+                    burst_ratio: row.get(4)?,
+                    jitter_ms: row.get(5)?,
+                    buffer_ms: row.get(6)?,
+                    round_trip_ms: row.get(7)?,
+                    underruns: row.get(8)?,
+                })
+            };
+            ask.query_row([id], read).optional()
         })
     }
 

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use sauti_core::call::summary::{Heard, Summary};
 use sauti_core::ids::CallId;
+use sauti_core::media::quality::LineQuality;
 use sauti_core::pii::KeyedHash;
 use sauti_core::record::{
     EndRow, EventRow, LiveCall, NewCall, NewText, OwedText, Recovered, SessionRow, Stage, TextId, TextVerdict, Turn,
@@ -61,6 +62,10 @@ pub(crate) enum Command {
     Session {
         call: CallId,
         row: Box<SessionRow>,
+    },
+    Quality {
+        call: CallId,
+        row: Box<LineQuality>,
     },
     End {
         call: CallId,
@@ -346,6 +351,9 @@ impl Ledger {
             Command::Session { call, row } => {
                 unattended(self.whole("write a session", |ledger| ledger.session(call, &row)))
             }
+            Command::Quality { call, row } => {
+                unattended(self.whole("write the quality", |ledger| ledger.quality(call, &row)))
+            }
             Command::End { call, end, reply } => {
                 waiting(reply, self.whole("end a call", |ledger| ledger.end(call, &end)))
             }
@@ -459,7 +467,8 @@ fn refuse(command: Command) -> Held {
         | Command::Event { .. }
         | Command::Turn { .. }
         | Command::Session { .. }
-        | Command::OweSummary { .. } => unattended(Err(StoreError::Closed)),
+        | Command::OweSummary { .. }
+        | Command::Quality { .. } => unattended(Err(StoreError::Closed)),
         #[cfg(test)]
         Command::Panic => unattended(Ok(())),
         #[cfg(test)]

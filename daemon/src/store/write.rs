@@ -9,6 +9,7 @@ use sauti_core::call::cost::Cost;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::config::Language;
 use sauti_core::ids::CallId;
+use sauti_core::media::quality::LineQuality;
 use sauti_core::pii::{CallerAddress, KeyedHash, Pii};
 use sauti_core::record::{
     EndRow, EventRow, LiveCall, NewCall, Recovered, SessionRow, Stage, Turn, Unfinished, row_uuid,
@@ -194,6 +195,33 @@ impl Ledger {
     }
 
     /// Writes what an ended call cost: the sum over its sessions, unknown as soon as one of them is unknown.
+    pub(crate) fn quality(&mut self, call: CallId, row: &LineQuality) -> Result<(), Trouble> {
+        let written = self
+            .connection
+            .prepare_cached(
+                "INSERT INTO call_quality VALUES (:call, :heard_mos, :spoken_mos, :heard_loss, :spoken_loss,
+                 :burst_ratio, :jitter, :buffer, :round_trip, :underruns)
+                 ON CONFLICT (call_id) DO UPDATE SET
+                 heard_mos = excluded.heard_mos, spoken_mos = excluded.spoken_mos, heard_loss = excluded.heard_loss,
+                 spoken_loss = excluded.spoken_loss, burst_ratio = excluded.burst_ratio,
+                 jitter_ms = excluded.jitter_ms, buffer_ms = excluded.buffer_ms,
+                 round_trip_ms = excluded.round_trip_ms, underruns = excluded.underruns",
+            )?
+            .execute(named_params! {
+                ":call": call.to_string(),
+                ":heard_mos": row.heard_mos,
+                ":spoken_mos": row.spoken_mos,
+                ":heard_loss": row.heard_loss,
+                ":spoken_loss": row.spoken_loss,
+                ":burst_ratio": row.burst_ratio,
+                ":jitter": row.jitter_ms,
+                ":buffer": row.buffer_ms,
+                ":round_trip": row.round_trip_ms,
+                ":underruns": integer(row.underruns),
+            });
+        of_known_call(call, written)
+    }
+
     fn price(&mut self, call: CallId) -> Result<(), Trouble> {
         self.connection
             .prepare_cached(

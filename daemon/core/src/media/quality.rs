@@ -150,7 +150,7 @@ pub struct CallQuality {
 
 /// How a call sounded, as the ledger keeps it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Summary {
+pub struct LineQuality {
     /// Estimate for what we heard of the caller; `None` when nothing came.
     pub heard_mos: Option<f64>,
     /// Estimate for what the caller heard of us; `None` without a report of the far end.
@@ -194,7 +194,7 @@ impl CallQuality {
 
     /// The call so far; `None` before the first packet of the caller.
     #[must_use]
-    pub fn summary(&self) -> Option<Summary> {
+    pub fn summary(&self) -> Option<LineQuality> {
         let Reading { received, lost, rebuilt, loss_runs, sent, far, .. } = self.last;
         if received == 0 {
             return None;
@@ -217,7 +217,7 @@ impl CallQuality {
             round_trip_ms: round_trip_ms.unwrap_or_default(),
             ..Line::default()
         });
-        Some(Summary {
+        Some(LineQuality {
             heard_mos: Some(heard.mos()),
             spoken_mos: spoken.map(|line| line.mos()),
             heard_loss: heard.loss_percent(),
@@ -228,6 +228,45 @@ impl CallQuality {
             round_trip_ms,
             underruns: self.underruns,
         })
+    }
+}
+
+/// Which loss the encoder's in-band FEC is to prepare for, by what the far end reports.
+///
+/// Reports come every few seconds and vary; a mean of some ten seconds follows the network and not the dice. It never
+/// falls below [`Self::LEAST`]: FEC is for the losses that come next, and costs little at that setting.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpectedLoss {
+    mean: f64,
+    told: i32,
+}
+
+impl Default for ExpectedLoss {
+    fn default() -> Self {
+        Self { mean: f64::from(Self::AT_FIRST), told: Self::AT_FIRST }
+    }
+}
+
+impl ExpectedLoss {
+    /// Percent to prepare for before the first report: a phone on a mobile network.
+    pub const AT_FIRST: i32 = 10;
+    /// Percent below which it never falls.
+    pub const LEAST: i32 = 5;
+    /// Percent above which the copies would cost more than they save.
+    pub const MOST: i32 = 30;
+
+    /// Takes the share of a report in, in 1/256; the new percentage when the encoder is to be told.
+    pub fn reported(&mut self, fraction_lost: u8) -> Option<i32> {
+        self.mean += (f64::from(fraction_lost) / 2.56 - self.mean) / 4.0;
+        #[expect(clippy::cast_possible_truncation, reason = "a percentage")]
+        let percent = (self.mean.ceil() as i32).clamp(Self::LEAST, Self::MOST);
+        // A step of one is noise, except to where there is no further one.
+        let at_bound = percent == Self::LEAST || percent == Self::MOST;
+        let change = percent != self.told && (at_bound || (percent - self.told).abs() >= 2);
+        if change {
+            self.told = percent;
+        }
+        change.then_some(percent)
     }
 }
 
@@ -267,6 +306,18 @@ mod tests {
         assert!(line(500, 0, 100, 20.0, 60.0).mos() < line(500, 0, 490, 20.0, 60.0).mos());
         assert!(line(0, 0, 0, 20.0, 900.0).mos() < line(0, 0, 0, 20.0, 100.0).mos() - 0.5);
         assert!(line(500, 500, 490, 20.0, 60.0).mos() > line(500, 0, 490, 20.0, 60.0).mos() + 0.3);
+    }
+
+    #[test]
+    fn the_encoder_follows_the_loss_that_the_far_end_reports_within_bounds() {
+        let mut loss = ExpectedLoss::default();
+        let told: Vec<i32> = (0..20).filter_map(|_| loss.reported(0)).collect();
+        assert_eq!(told.last(), Some(&ExpectedLoss::LEAST), "{told:?}");
+        assert_eq!(loss.reported(0), None, "what is told is not told again");
+        let told: Vec<i32> = (0..20).filter_map(|_| loss.reported(51)).collect();
+        assert!(told.is_sorted() && told.last().is_some_and(|last| (18..=21).contains(last)), "{told:?}");
+        let told: Vec<i32> = (0..20).filter_map(|_| loss.reported(255)).collect();
+        assert_eq!(told.last(), Some(&ExpectedLoss::MOST));
     }
 
     #[test]
