@@ -311,7 +311,7 @@ impl CallTask {
     /// A frame's time has passed on the lane.
     fn tick(&mut self) {
         self.note_consumed();
-        let missing = self.preroll.tick(supply(&self.playout));
+        let missing = self.preroll.tick(Supply::of(&self.playout));
         self.quality.underrun(missing);
         self.house.metrics.underruns(missing);
         self.top_up();
@@ -374,7 +374,7 @@ impl CallTask {
     fn top_up(&mut self) {
         let Some(leg) = self.leg.as_mut() else { return };
         let down = &mut leg.frames().down;
-        while self.preroll.may_play(supply(&self.playout))
+        while self.preroll.may_play(Supply::of(&self.playout))
             && (self.playout.ahead() as usize) < DOWN_TARGET
             && down.ready()
             && self.playout.next_frame(&mut self.frame)
@@ -696,10 +696,6 @@ impl CallTask {
             None => self.ledger.closed(),
         }
     }
-}
-
-fn supply(playout: &Playout) -> Supply {
-    Supply { epoch: playout.epoch(), ahead: playout.ahead(), held_ms: playout.depth_ms(), more: playout.expects_more() }
 }
 
 async fn next_of_leg(leg: &mut Option<CallerLink>) -> LinkNews {

@@ -514,6 +514,12 @@ impl Playout {
         self.pushed - self.consumed
     }
 
+    /// Frames of this epoch that the lane has consumed.
+    #[must_use]
+    pub const fn played(&self) -> u32 {
+        self.consumed
+    }
+
     /// Audio held and not handed out, milliseconds.
     #[must_use]
     pub const fn depth_ms(&self) -> u64 {

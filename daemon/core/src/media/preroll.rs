@@ -3,8 +3,11 @@
 //! Nothing at first: a model that is faster than speech needs no cushion, and every frame of it is delay. After an
 //! underrun the next piece of speech waits until 60 ms are there, after more of them until up to 160 ms are; half a
 //! minute without one takes a frame off again. So a model that sends in bursts, or slower than real time, makes few long
-//! gaps instead of many short ones. It moves no frames: the call task asks before it takes one out of
-//! [`super::playout::Playout`].
+//! gaps instead of many short ones. A single frame that comes late is no underrun yet: what follows it is in time again,
+//! and a stream in real time that never ends would keep the cushion as delay. A second one soon after is.
+//! It moves no frames: the call task asks before it takes one out of [`Playout`].
+
+use super::playout::Playout;
 
 /// Frames gathered after the first underrun (60 ms), how many more after each further one, and at most (160 ms).
 const FIRST: u32 = 3;
@@ -12,9 +15,10 @@ const STEP: u32 = 2;
 const MOST: u32 = 8;
 /// Frames played without an underrun that take one off the cushion: 30 s.
 const CALM: u32 = 1_500;
-/// Ticks without a frame after which the lane has missed one: at the first it has just taken the last, and the next is due
-/// only when it ticks again.
-const MISSED: u32 = 2;
+/// Frames missing in a row that are an underrun.
+const ROW: u32 = 2;
+/// Ticks within which a second single one is: 5 s.
+const SOON: u32 = 250;
 
 /// What there is to play.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +27,27 @@ pub struct Supply {
     pub epoch: u32,
     /// Frames that the lane has been given and has not played.
     pub ahead: u32,
+    /// Frames of the epoch that the lane has played: whether it found one at a tick shows here alone, as a frame that
+    /// comes in real time is there for less than a tick.
+    pub played: u32,
     /// Milliseconds held and not handed out.
     pub held_ms: u64,
     /// More audio of what is being said is still to come.
     pub more: bool,
+}
+
+impl Supply {
+    /// What `playout` has at this moment.
+    #[must_use]
+    pub fn of(playout: &Playout) -> Self {
+        Self {
+            epoch: playout.epoch(),
+            ahead: playout.ahead(),
+            played: playout.played(),
+            held_ms: playout.depth_ms(),
+            more: playout.expects_more(),
+        }
+    }
 }
 
 /// See the module.
@@ -38,7 +59,12 @@ pub struct Preroll {
     playing: bool,
     /// Speech of this piece has been played: what is missing now is missing in mid-sentence.
     begun: bool,
+    /// Frames played at the tick before.
+    played: u32,
+    /// Frames missing in a row.
     dry: u32,
+    /// Ticks for which another missing frame would be an underrun.
+    wary: u32,
     waited: u32,
     calm: u32,
     missing: u64,
@@ -60,26 +86,30 @@ impl Preroll {
             self.epoch = supply.epoch;
         }
         let empty = supply.ahead == 0 && supply.held_ms == 0;
+        let found = std::mem::replace(&mut self.played, supply.played) != supply.played;
+        self.wary = self.wary.saturating_sub(1);
         if empty && !supply.more {
             // Said to its end.
             (self.playing, self.begun, self.dry, self.waited) = (false, false, 0, 0);
             return 0;
         }
-        self.dry = if supply.ahead == 0 { self.dry.saturating_add(1) } else { 0 };
+        self.dry = if found || supply.ahead > 0 { 0 } else { self.dry.saturating_add(1) };
         if !self.playing && supply.held_ms > 0 {
             self.waited += 1;
         }
-        if self.playing && supply.ahead > 0 {
+        if self.playing && self.dry == 0 {
             self.calm += 1;
             if self.calm == CALM {
                 self.calm = 0;
                 self.cushion = self.cushion.saturating_sub(1);
             }
         }
-        if !self.begun || self.dry < MISSED {
+        if !self.begun || self.dry == 0 {
             return 0;
         }
-        if self.playing && empty {
+        let underrun = self.dry == ROW || self.wary > 0;
+        self.wary = SOON;
+        if self.playing && empty && underrun {
             self.playing = false;
             self.waited = 0;
             self.calm = 0;
@@ -148,12 +178,6 @@ mod tests {
         let part = Part { response: 1, item_id: "item", output_index: 0, content_index: 0 };
         let (mut frame, mut consumed, mut sent, mut heard) = (Frame::SILENCE, 0, 0, Vec::new());
         for tick in 0..20_000 {
-            let supply = |playout: &Playout| Supply {
-                epoch: playout.epoch(),
-                ahead: playout.ahead(),
-                held_ms: playout.depth_ms(),
-                more: playout.expects_more(),
-            };
             // The lane.
             let plays = playout.ahead() > 0;
             consumed += u32::from(plays);
@@ -161,7 +185,7 @@ mod tests {
             // The task.
             playout.consumed(Consumed { epoch: playout.epoch(), frames: consumed });
             if let Some(preroll) = &mut preroll {
-                preroll.tick(supply(&playout));
+                preroll.tick(Supply::of(&playout));
             }
             let until = sent_by(tick).min(frames);
             let _stored = playout.receive(part, &vec![1; ((until - sent) * 960) as usize]);
@@ -169,7 +193,7 @@ mod tests {
                 playout.end_item("item", 0);
             }
             sent = until;
-            while preroll.as_mut().is_none_or(|preroll| preroll.may_play(supply(&playout)))
+            while preroll.as_mut().is_none_or(|preroll| preroll.may_play(Supply::of(&playout)))
                 && playout.ahead() < 10
                 && playout.next_frame(&mut frame)
             {}
@@ -189,6 +213,27 @@ mod tests {
         assert_eq!((got.first, got.gaps(), got.preroll.missing(), got.preroll.cushion_ms()), (1, 0, 0, 0));
     }
 
+    /// As an echo comes: each frame right after the lane has ticked, so that it is gone when the next tick is counted.
+    #[test]
+    fn a_stream_in_real_time_is_no_underrun_and_gathers_nothing() {
+        let got = story(500, Some(Preroll::default()), |tick| tick + 1);
+        assert_eq!((got.first, got.gaps(), got.preroll.missing(), got.preroll.cushion_ms()), (1, 0, 0, 0));
+    }
+
+    #[test]
+    fn a_single_late_frame_in_real_time_leaves_no_cushion_behind() {
+        let got = story(500, Some(Preroll::default()), |tick| if tick == 100 { tick } else { tick + 1 });
+        assert_eq!((got.gaps(), got.preroll.missing(), got.preroll.cushion_ms()), (1, 1, 0));
+        assert_eq!(got.heard.len(), 501, "the one frame is all that it costs");
+        let twice = story(500, Some(Preroll::default()), |tick| match tick {
+            0..100 => tick + 1,
+            100..150 => tick,
+            150 => tick - 1,
+            _ => tick,
+        });
+        assert_eq!(twice.preroll.cushion_ms(), 60, "the second one soon after is an underrun");
+    }
+
     /// Peers item 3.
     #[test]
     fn a_model_slower_than_speech_makes_few_gaps_instead_of_many() {
@@ -198,7 +243,7 @@ mod tests {
         assert!(plain.gaps() >= 90, "{}", plain.gaps());
         assert!(got.gaps() <= 18, "{}", got.gaps());
         assert_eq!(got.preroll.cushion_ms(), 160);
-        assert_eq!(got.preroll.underruns(), got.gaps() as u64);
+        assert_eq!(got.preroll.underruns(), got.gaps() as u64 - 1, "the first frame missing alone is none yet");
         let silent = got.heard.iter().filter(|spoken| !**spoken).count();
         assert!(got.preroll.missing() as usize >= silent - got.gaps(), "{} of {silent}", got.preroll.missing());
         // It costs no time beyond what the model takes: 10 % of the whole, and the cushion once.
@@ -222,7 +267,7 @@ mod tests {
     #[test]
     fn the_cushion_shrinks_when_all_is_well_and_a_new_epoch_keeps_it() {
         let mut preroll = Preroll { cushion: 3, ..Preroll::default() };
-        let supply = |epoch, ahead, held_ms| Supply { epoch, ahead, held_ms, more: true };
+        let supply = |epoch, ahead, held_ms| Supply { epoch, ahead, played: 0, held_ms, more: true };
         assert!(!preroll.may_play(supply(1, 0, 40)));
         assert!(preroll.may_play(supply(1, 0, 60)));
         for _ in 0..CALM {
@@ -236,7 +281,7 @@ mod tests {
     #[test]
     fn waiting_for_the_cushion_ends_when_its_time_has_passed() {
         let mut preroll = Preroll { cushion: 3, ..Preroll::default() };
-        let little = Supply { epoch: 0, ahead: 0, held_ms: 20, more: true };
+        let little = Supply { epoch: 0, ahead: 0, played: 0, held_ms: 20, more: true };
         for _ in 0..3 {
             assert!(!preroll.may_play(little));
             assert_eq!(preroll.tick(little), 0, "nothing was said yet, so nothing is missing");

@@ -14,7 +14,7 @@ use sauti_core::call::machine::{Action, Effect, GraphVerdict, Input};
 use sauti_core::call::outcome::Fault;
 use sauti_core::media::frame::{FRAME, FRAME_SAMPLES};
 use sauti_core::media::level::Tone;
-use sauti_core::media::playout::{Consumed, Playout};
+use sauti_core::media::playout::Consumed;
 use sauti_core::media::preroll::Supply;
 use sauti_core::pii::Pii;
 
@@ -134,7 +134,7 @@ impl World {
 
     fn tick(&mut self) {
         self.note_consumed();
-        self.preroll.tick(supply(&self.playout));
+        self.preroll.tick(Supply::of(&self.playout));
         self.top_up();
         let Some(lane) = self.lane.as_mut() else { return };
         let linked = self.session.is_ready() && self.link.is_some();
@@ -186,7 +186,7 @@ impl World {
 
     fn top_up(&mut self) {
         let Some(lane) = self.lane.as_mut() else { return };
-        while self.preroll.may_play(supply(&self.playout))
+        while self.preroll.may_play(Supply::of(&self.playout))
             && (self.playout.ahead() as usize) < DOWN_TARGET
             && lane.down.len() < DOWN_FRAMES
             && self.playout.next_frame(&mut self.frame)
@@ -373,8 +373,4 @@ impl World {
         self.watch.after_end |= !self.news.is_empty();
         self.look();
     }
-}
-
-fn supply(playout: &Playout) -> Supply {
-    Supply { epoch: playout.epoch(), ahead: playout.ahead(), held_ms: playout.depth_ms(), more: playout.expects_more() }
 }
