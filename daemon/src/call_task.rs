@@ -18,7 +18,7 @@ use sauti_core::ai::verdict::{Code, Failure, Loss};
 use sauti_core::call::clip::ClipName;
 use sauti_core::call::machine::{Action, Call, Effect, Input};
 use sauti_core::call::milestones::Milestone;
-use sauti_core::call::outcome::{Door, Fault, Outcome};
+use sauti_core::call::outcome::{Fault, Outcome};
 use sauti_core::media::frame::Frame;
 use sauti_core::media::playout::{Consumed, Playout};
 use sauti_core::media::preroll::{Preroll, Supply};
@@ -26,19 +26,18 @@ use sauti_core::media::quality::CallQuality;
 use sauti_core::now::Now;
 use sauti_core::pii::Pii;
 use sauti_core::record::{EndRow, EventRow, NewText, Stage, Turn};
-use sauti_core::whatsapp::graph::{GraphError, Opaque};
 use tokio::sync::mpsc;
 
 use crate::ai::link::{Link, LinkEvent};
 use crate::ai::providers::{Course, Dialled};
+use crate::door::{DoorError, door_verdict, milestone_event, trouble_event};
 use crate::house::{House, Setup};
 use crate::lanes::{CallerLink, DOWN_TARGET, LaneEvent, LegReport, LinkNews, OpenError};
 use crate::ledger_session::SessionLedger;
 use crate::obs::logging::{EventName, Field, LogValue, SafeName, log_event};
 use crate::summary;
-use crate::whatsapp::graph::{graph_error_fields, verdict};
 
-/// Longest wait for the last word to Graph; the row is written afterwards in any case.
+/// Longest wait for the last word to the far side; the row is written afterwards in any case.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(15);
 
 /// Frames of the caller that are kept while there is no session: the latest 2 s, half a sentence. What is older is
@@ -64,7 +63,7 @@ pub enum Signal {
 enum Done {
     Leg(Box<Result<(CallerLink, String), OpenError>>),
     Model(Box<Dialled>),
-    Graph(Action, Result<(), GraphError>),
+    Door(Action, Result<(), DoorError>),
 }
 
 type Pending = FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>;
@@ -128,7 +127,7 @@ pub async fn run(house: Arc<House>, setup: Arc<Setup>, mut signals: mpsc::Receiv
 impl CallTask {
     fn new(house: Arc<House>, setup: Arc<Setup>) -> Self {
         let mut effects = Vec::with_capacity(8);
-        let limits = house.call_limits(setup.call_id);
+        let limits = house.call_limits(&setup);
         let call = Call::start(Instant::now(), setup.received.mono, limits, &mut effects);
         let mut session = Session::new(house.session_update(setup.language));
         session.judge_with_lane(true);
@@ -223,9 +222,9 @@ impl CallTask {
                 }
             },
             Done::Model(dialled) => self.dialled(*dialled),
-            Done::Graph(action, result) => {
+            Done::Door(action, result) => {
                 if let Err(error) = &result {
-                    self.graph_trouble(error);
+                    self.door_trouble(error);
                 }
                 if action == Action::PreAccept && result.is_ok() {
                     if let Some(leg) = &self.leg {
@@ -233,7 +232,7 @@ impl CallTask {
                     }
                     self.stage(Stage::PreAccepted, EventName::WaCallPreAccepted);
                 }
-                self.input(Input::Graph(action, verdict(&result)));
+                self.input(Input::Door(action, door_verdict(&result)));
             }
         }
     }
@@ -411,16 +410,14 @@ impl CallTask {
                 self.pending
                     .push(Box::pin(async move { Done::Model(Box::new(house.connect_model(climb, caller).await)) }));
             }
-            Effect::Graph(action @ (Action::PreAccept | Action::Accept)) => {
+            Effect::Door(action @ (Action::PreAccept | Action::Accept)) => {
                 let (house, setup) = (Arc::clone(&self.house), Arc::clone(&self.setup));
                 let answer = self.answer.clone();
                 self.pending.push(Box::pin(async move {
-                    let opaque = Opaque::new(setup.call_id.to_string());
-                    let result = house.graph.act(action, &setup.wacid, answer.as_ref(), opaque.as_ref()).await;
-                    Done::Graph(action, result)
+                    Done::Door(action, setup.far_side.act(&house, &setup, action, answer.as_ref()).await)
                 }));
             }
-            Effect::Graph(action @ (Action::Reject | Action::Terminate)) => self.farewell = Some(action),
+            Effect::Door(action @ (Action::Reject | Action::Terminate)) => self.farewell = Some(action),
             Effect::OpenAudio => {
                 self.accepted = Some(Instant::now());
                 if self.leg.as_ref().is_none_or(|leg| !leg.open_audio()) {
@@ -602,8 +599,8 @@ impl CallTask {
                 (Field::Warm, self.course.is_warm().into()),
             ]);
         }
-        self.event(EventName::from(milestone), wall, &values);
-        if milestone == Milestone::Accepted {
+        self.event(milestone_event(self.setup.door(), milestone), wall, &values);
+        if milestone == Milestone::Accepted && self.setup.far_side.wacid().is_some() {
             self.event(EventName::WaVoiceCallAccepted, wall, &times);
         }
     }
@@ -619,11 +616,11 @@ impl CallTask {
     fn trouble(&mut self, stage: &'static str, values: &[(Field, LogValue)]) {
         let mut all = vec![(Field::Stage, stage.into())];
         all.extend_from_slice(values);
-        self.event(EventName::WaVoiceError, Timestamp::now(), &all);
+        self.event(trouble_event(self.setup.door()), Timestamp::now(), &all);
     }
 
-    fn graph_trouble(&mut self, error: &GraphError) {
-        self.event(EventName::WaVoiceError, Timestamp::now(), &graph_error_fields(error));
+    fn door_trouble(&mut self, error: &DoorError) {
+        self.event(trouble_event(self.setup.door()), Timestamp::now(), &error.fields());
     }
 
     /// Writes one event to the log and to the ledger.
@@ -633,7 +630,7 @@ impl CallTask {
         self.house.store.event(self.setup.call_id, EventRow { at, event: name.as_str().to_owned(), fields });
     }
 
-    /// Closes both legs, has the last word with Graph, and writes the outcome.
+    /// Closes both legs, has the last word with the far side, and writes the outcome.
     async fn finish(mut self) {
         self.note_consumed();
         let has_session = self.session.is_ready();
@@ -654,9 +651,10 @@ impl CallTask {
             at: Timestamp::now(),
         });
         if let Some(action) = self.farewell {
-            let asked = self.house.graph.act(action, &self.setup.wacid, None, None);
+            let setup = Arc::clone(&self.setup);
+            let asked = setup.far_side.act(&self.house, &setup, action, None);
             match tokio::time::timeout(FAREWELL_WITHIN, asked).await {
-                Ok(Err(error)) => self.graph_trouble(&error),
+                Ok(Err(error)) => self.door_trouble(&error),
                 Ok(Ok(())) => {}
                 Err(_) => self.trouble(action.label(), &[(Field::Reason, "timed_out".into())]),
             }
@@ -680,7 +678,7 @@ impl CallTask {
             &[
                 (Field::Outcome, ending.outcome.label().into()),
                 (Field::Fault, ending.fault.label().into()),
-                (Field::Door, Door::Whatsapp.label().into()),
+                (Field::Door, self.setup.door().label().into()),
                 (Field::DurationMs, talked.unwrap_or_default().into()),
             ],
         );

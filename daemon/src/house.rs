@@ -19,11 +19,12 @@ use tokio::sync::Notify;
 
 use crate::ai::providers::{Dialled, Providers};
 use crate::clips::Clips;
+use crate::door::{FarSide, trouble_event};
 use crate::lanes::Lanes;
-use crate::obs::logging::{EventName, Field, log_event};
+use crate::obs::logging::{Field, log_event};
 use crate::obs::metrics::Metrics;
 use crate::store::{Admitted, Ended, Store};
-use crate::whatsapp::graph::{Graph, graph_error_fields};
+use crate::whatsapp::graph::Graph;
 
 /// Shared by all calls.
 #[derive(Debug)]
@@ -69,10 +70,10 @@ pub struct House {
 pub struct Setup {
     /// Its name.
     pub call_id: CallId,
-    /// Graph's id.
-    pub wacid: Pii,
-    /// What stands for it.
-    pub wa_hash: KeyedHash,
+    /// Who is told what becomes of it.
+    pub far_side: FarSide,
+    /// What stands for the far side's id of the call: its name in the switchboard's table.
+    pub key: KeyedHash,
     /// Where a text would go.
     pub caller: CallerAddress,
     /// What stands for the caller.
@@ -89,12 +90,21 @@ pub struct Setup {
     pub stale: bool,
 }
 
+impl Setup {
+    /// How the call reached the box.
+    #[must_use]
+    pub const fn door(&self) -> Door {
+        self.far_side.door()
+    }
+}
+
 impl House {
     /// The limits that a call's machine needs.
     #[must_use]
-    pub fn call_limits(&self, call: CallId) -> machine::Limits {
+    pub fn call_limits(&self, setup: &Setup) -> machine::Limits {
         machine::Limits {
-            spread: call.spread(),
+            door: setup.door(),
+            spread: setup.call_id.spread(),
             connect_within: self.limits.connect_within,
             no_media: self.limits.no_media,
             model_silence: self.limits.model_silence,
@@ -147,41 +157,44 @@ impl House {
 
     /// Gives a call its row before anything is done for it; false when it has one already or is over.
     pub async fn admit(&self, setup: &Setup) -> bool {
-        match self.store.has_terminated(setup.wa_hash).await {
-            Ok(true) => {
-                self.metrics.webhook("connect_after_terminate");
-                return false;
+        let wa_call = setup.far_side.wacid().map(|_| setup.key);
+        if let Some(wa_call) = wa_call {
+            match self.store.has_terminated(wa_call).await {
+                Ok(true) => {
+                    self.metrics.webhook("connect_after_terminate");
+                    return false;
+                }
+                Ok(false) => {}
+                Err(error) => self.ledger_trouble(setup, &error),
             }
-            Ok(false) => {}
-            Err(error) => self.ledger_trouble(setup.call_id, &error),
         }
         let call = NewCall {
             call_id: setup.call_id,
-            door: Door::Whatsapp,
+            door: setup.door(),
             direction: Direction::Inbound,
-            wa_call: Some(setup.wa_hash),
+            wa_call,
             mtn_call_sid: None,
             caller: setup.caller_hash,
             language: Some(setup.language),
             offered_at: setup.received.wall,
             connect_at: setup.connect_at,
         };
-        let live = LiveCall { wacid: Some(setup.wacid.clone()), address: setup.caller.clone() };
+        let live = LiveCall { wacid: setup.far_side.wacid().cloned(), address: setup.caller.clone() };
         match self.store.admit(call, Some(live)).await {
             Ok(Admitted::New) => true,
             Ok(Admitted::Duplicate) => false,
             Err(error) => {
                 // A ledger that fails is an alarm, but somebody is calling now.
-                self.ledger_trouble(setup.call_id, &error);
+                self.ledger_trouble(setup, &error);
                 true
             }
         }
     }
 
-    /// Ends a call at Graph when there is no task to do it.
+    /// Ends a call on the far side when there is no task to do it.
     pub async fn last_word(&self, setup: &Setup, action: Action) {
-        if let Err(error) = self.graph.act(action, &setup.wacid, None, None).await {
-            log_event(EventName::WaVoiceError, Some(setup.call_id), &graph_error_fields(&error));
+        if let Err(error) = setup.far_side.act(self, setup, action, None).await {
+            log_event(trouble_event(setup.door()), Some(setup.call_id), &error.fields());
         }
     }
 
@@ -191,14 +204,14 @@ impl House {
         match self.store.end(setup.call_id, row).await {
             Ok(Ended::Now) => {}
             Ok(Ended::Already(_)) => self.metrics.webhook("ended_twice"),
-            Err(error) => self.ledger_trouble(setup.call_id, &error),
+            Err(error) => self.ledger_trouble(setup, &error),
         }
-        self.metrics.call_ended(Door::Whatsapp, outcome, fault);
+        self.metrics.call_ended(setup.door(), outcome, fault);
         debug_assert!(outcome != Outcome::Restart, "written at boot only");
     }
 
-    fn ledger_trouble(&self, call: CallId, error: &crate::store::StoreError) {
+    fn ledger_trouble(&self, setup: &Setup, error: &crate::store::StoreError) {
         let values = [(Field::Stage, "ledger".into()), (Field::Reason, error.label().into())];
-        log_event(EventName::WaVoiceError, Some(call), &values);
+        log_event(trouble_event(setup.door()), Some(setup.call_id), &values);
     }
 }

@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod clips;
 pub mod clock;
+pub mod door;
 pub mod house;
 pub mod http;
 pub mod lanes;

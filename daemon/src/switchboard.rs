@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sauti_core::call::admission::{self, Load, Refusal};
 use sauti_core::call::machine::Action;
+use sauti_core::call::milestones::Milestone;
 use sauti_core::call::outcome::{Fault, Outcome};
 use sauti_core::ids::CallId;
 use sauti_core::now::Now;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::call_task::{self, Signal};
+use crate::door::{FarSide, milestone_event};
 use crate::house::{House, Setup};
 use crate::obs::logging::{EventName, Field, LogValue, SafeName, log_event};
 
@@ -204,8 +206,8 @@ impl Board {
         };
         let setup = Arc::new(Setup {
             call_id: house.new_call_id(received.wall),
-            wacid: connect.wacid,
-            wa_hash,
+            far_side: FarSide::Graph { wacid: connect.wacid },
+            key: wa_hash,
             caller_hash: connect.caller.hash(&house.key),
             caller: connect.caller,
             connect_at: origin_time(offer.expose()),
@@ -251,8 +253,8 @@ impl Board {
                 call_task::run(house, own, inbox).await;
             }
         });
-        self.names.insert(task.id(), setup.wa_hash);
-        self.calls.insert(setup.wa_hash, Entry { setup, signals });
+        self.names.insert(task.id(), setup.key);
+        self.calls.insert(setup.key, Entry { setup, signals });
     }
 
     fn terminate(&mut self, terminate: &CallTerminate) {
@@ -284,8 +286,8 @@ impl Board {
             Ok((id, ())) => (id, false),
             Err(error) => (error.id(), error.is_panic()),
         };
-        let Some(wa_hash) = self.names.remove(&id) else { return };
-        let Some(entry) = self.calls.remove(&wa_hash) else { return };
+        let Some(key) = self.names.remove(&id) else { return };
+        let Some(entry) = self.calls.remove(&key) else { return };
         if panicked {
             // A bug of ours ended that task; the caller is told, and the row is written.
             let house = Arc::clone(&self.house);
@@ -336,7 +338,8 @@ fn account_event(account: &AccountEvent) {
 
 /// A call that is not let in: one row, the refusal in Graph's words, a text where one is owed.
 async fn not_taken(house: Arc<House>, setup: Arc<Setup>, outcome: Outcome, fault: Fault, action: Option<Action>) {
-    log_event(EventName::WaVoiceWebhookReceived, Some(setup.call_id), &[]);
+    let received = milestone_event(setup.door(), Milestone::WebhookReceived);
+    log_event(received, Some(setup.call_id), &[]);
     if !house.admit(&setup).await {
         return;
     }

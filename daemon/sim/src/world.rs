@@ -20,8 +20,8 @@ use jiff::Timestamp;
 use sauti_core::ai::client::SessionUpdate;
 use sauti_core::ai::session::{self, Session};
 use sauti_core::ai::verdict::Failure;
-use sauti_core::call::machine::{Action, Call, Effect, GraphVerdict, Input, Limits};
-use sauti_core::call::outcome::{Fault, Outcome};
+use sauti_core::call::machine::{Action, Call, DoorVerdict, Effect, Input, Limits};
+use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::config::check::{Environment, read};
 use sauti_core::media::frame::{FRAME, Frame};
 use sauti_core::media::playout::Playout;
@@ -52,7 +52,7 @@ pub struct GraphAnswer {
     /// After how long.
     pub after: Duration,
     /// What it says.
-    pub verdict: GraphVerdict,
+    pub verdict: DoorVerdict,
 }
 
 /// What a call is like, apart from the daemon.
@@ -88,6 +88,7 @@ impl Default for WorldSettings {
     fn default() -> Self {
         Self {
             limits: Limits {
+                door: Door::Whatsapp,
                 connect_within: Duration::from_secs(3),
                 no_media: Duration::from_secs(20),
                 model_silence: Duration::from_secs(10),
@@ -136,7 +137,7 @@ pub struct End {
 enum Later {
     LegAnswered,
     LegUp,
-    Graph(Action, GraphVerdict),
+    Graph(Action, DoorVerdict),
     ModelOpened(Box<Connection>),
     ModelNotOpened(Failure),
     Terminated,

@@ -14,7 +14,6 @@ use std::panic::PanicHookInfo;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sauti_core::call::milestones::Milestone;
 use sauti_core::ids::CallId;
 use sauti_core::pii::KeyedHash;
 use serde_json::Value as Json;
@@ -77,6 +76,18 @@ event_names! {
     ConversationStarted = "CONVERSATION_STARTED" INFO,
     /// Something of a call went wrong.
     WaVoiceError = "WA_VOICE_ERROR" WARN,
+    /// An INVITE of a trunk was let in.
+    TrunkInviteReceived = "TRUNK_INVITE_RECEIVED" INFO,
+    /// Its call was taken.
+    TrunkCallConnect = "TRUNK_CALL_CONNECT" INFO,
+    /// RTP can pass between a trunk and this box.
+    RtpConnectionEstablished = "RTP_CONNECTION_ESTABLISHED" INFO,
+    /// The call of a trunk was answered with 200.
+    TrunkCallAccepted = "TRUNK_CALL_ACCEPTED" INFO,
+    /// A further event of a trunk's call, named by `event=`.
+    TrunkCallEvent = "TRUNK_CALL_EVENT" INFO,
+    /// Something of a trunk's call went wrong.
+    TrunkCallError = "TRUNK_CALL_ERROR" WARN,
     /// The model's SIP door took a call.
     OpenaiSipCallAccepted = "OPENAI_SIP_CALL_ACCEPTED" INFO,
     /// A further event of a call, named by `event=`.
@@ -232,21 +243,6 @@ impl LogValue {
             Self::Word(word) => Json::from(*word),
             Self::Hash(hash) => Json::from(hash.to_string()),
             Self::Name(name) => Json::from(name.0.as_str()),
-        }
-    }
-}
-
-impl From<Milestone> for EventName {
-    fn from(milestone: Milestone) -> Self {
-        match milestone {
-            Milestone::WebhookReceived => Self::WaVoiceWebhookReceived,
-            Milestone::CallConnect => Self::WaCallConnect,
-            Milestone::BridgeRequested => Self::MediaBridgeCreateRequest,
-            Milestone::LegUp => Self::WebrtcConnectionEstablished,
-            Milestone::ModelUp => Self::OpenaiWebsocketConnected,
-            Milestone::BridgeActive => Self::AudioBridgeActive,
-            Milestone::Accepted => Self::WaCallAccepted,
-            Milestone::ConversationStarted => Self::ConversationStarted,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use sauti_core::call::machine::{Action, GraphVerdict};
+use sauti_core::call::machine::Action;
 use sauti_core::config::WhatsApp;
 use sauti_core::pii::{CallerAddress, Pii};
 use sauti_core::record::TextVerdict;
@@ -144,12 +144,6 @@ impl Graph {
         let status = answer.status().as_u16();
         Ok((status, answer.bytes().await.map_err(lost)?))
     }
-}
-
-/// What became of an action, for the call machine.
-#[must_use]
-pub fn verdict(result: &Result<(), GraphError>) -> GraphVerdict {
-    result.as_ref().err().map_or(GraphVerdict::Done, GraphError::verdict)
 }
 
 /// What the log says of a failed ask; the remedy is what the operator reads first.

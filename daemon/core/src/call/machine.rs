@@ -1,4 +1,4 @@
-//! The machine of one WhatsApp call: from the connect webhook to its single outcome.
+//! The machine of one call: from its offer (a webhook, an INVITE) to its single outcome, whichever door it came by.
 //!
 //! It decides, it performs nothing: effects come out of [`Call::handle`] at once and are carried out by the
 //! call task. It knows no SDP, no audio and no socket; the conversation itself is [`crate::ai::session`].
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::clip::ClipName;
 use super::milestones::{Milestone, Milestones};
-use super::outcome::{Fault, Outcome, labels};
+use super::outcome::{Door, Fault, Outcome, labels};
 
 /// How much longer than `connect_within` an accepted caller may wait for the model (contract §7).
 const MODEL_GRACE: Duration = Duration::from_secs(4);
-/// How long media may take to prove an accept that Graph left in doubt (contract §7).
+/// How long media may take to prove an accept that the door left in doubt (contract §7).
 const ACCEPT_PROOF: Duration = Duration::from_secs(1);
 /// How long before `max_call` the goodbye is spoken: a sentence and some air.
 const GOODBYE_LEAD: Duration = Duration::from_secs(12);
@@ -38,7 +38,9 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(12);
 /// The limits that one call lives under.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// From the webhook to the accept.
+    /// How the call reached the box.
+    pub door: Door,
+    /// From the offer to the accept.
     pub connect_within: Duration,
     /// Longest wait for media, at the start and later.
     pub no_media: Duration,
@@ -57,7 +59,7 @@ pub enum Input {
     LegAnswered,
     /// No leg could be made from the offer.
     LegRefused(Fault),
-    /// ICE and DTLS are up.
+    /// Media can pass: ICE and DTLS are up, or nothing had to be set up.
     LegUp,
     /// The leg is lost for good (ICE failed, DTLS closed).
     LegLost,
@@ -65,11 +67,13 @@ pub enum Input {
     MediaSeen,
     /// The peer said goodbye in RTCP.
     MediaBye,
-    /// Graph answered, or did not.
-    Graph(Action, GraphVerdict),
-    /// The terminate webhook arrived; `failed` when Meta calls it a failure.
+    /// The far side put the call on hold, or took it off.
+    Held(bool),
+    /// The door did what was asked, or did not.
+    Door(Action, DoorVerdict),
+    /// The far side ended the call; `failed` when it calls that a failure.
     Terminated {
-        /// Meta's client or relay gave the call up.
+        /// The far side's client or relay gave the call up.
         failed: bool,
     },
     /// The model's session is configured.
@@ -100,22 +104,22 @@ pub enum Input {
 }
 
 labels! {
-    /// What is asked of Graph.
+    /// What is asked of the door. The words are Graph's.
     Action {
-        /// `pre_accept`.
+        /// Take the call in hand, without answering it: `pre_accept`; 180.
         PreAccept => "pre_accept",
-        /// `accept`.
+        /// Answer it: `accept`; 200.
         Accept => "accept",
-        /// `reject`.
+        /// Do not answer it: `reject`; a final refusal.
         Reject => "reject",
-        /// `terminate`.
+        /// Hang up: `terminate`; BYE.
         Terminate => "terminate",
     }
 }
 
-/// How Graph answered, after the retries that its error class allows.
+/// What became of it, after the retries that the door allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GraphVerdict {
+pub enum DoorVerdict {
     /// Done.
     Done,
     /// No answer in time: it may or may not have happened.
@@ -126,7 +130,7 @@ pub enum GraphVerdict {
     Refused,
     /// The token is dead, or the number may not be used.
     Forbidden,
-    /// The call is over on Meta's side.
+    /// The call is over on the far side.
     Ended,
 }
 
@@ -137,8 +141,8 @@ pub enum Effect {
     OpenLeg,
     /// Open (or open again) the model's session.
     OpenModel,
-    /// Ask Graph. The final `Reject` or `Terminate` comes right before [`Effect::End`].
-    Graph(Action),
+    /// Ask the door. The final `Reject` or `Terminate` comes right before [`Effect::End`].
+    Door(Action),
     /// Frames may go out from now on.
     OpenAudio,
     /// Give the model's connection up; it is of no use any more.
@@ -196,16 +200,16 @@ enum Model {
     GivenUp,
 }
 
-/// Where the call stands with Graph and the caller.
+/// Where the call stands with the door and the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The leg is being made; Graph knows nothing.
+    /// The leg is being made; the far side knows nothing.
     Building,
     /// Pre-accept is on its way or done; the accept was not asked for.
     Ringing { pre_accepted: bool },
     /// The accept is on its way.
     Accepting { again: bool },
-    /// Graph left the second accept in doubt; media decides.
+    /// The second accept is in doubt; media decides.
     Doubtful { until: Instant },
     /// Both sides hear each other.
     Talking { since: Instant, goodbye_said: bool },
@@ -225,6 +229,7 @@ pub struct Call {
     /// Since when the conversation has been without a session.
     lost: Option<Instant>,
     leg_up: bool,
+    held: bool,
     media_seen: Instant,
     media_since_accept: bool,
     model_owes: Option<Instant>,
@@ -232,21 +237,22 @@ pub struct Call {
 }
 
 impl Call {
-    /// Starts a call whose webhook was read at `webhook_at`; the leg and the session are asked for at once.
-    pub fn start(now: Instant, webhook_at: Instant, limits: Limits, out: &mut Vec<Effect>) -> Self {
+    /// Starts a call whose offer was read at `offered_at`; the leg and the session are asked for at once.
+    pub fn start(now: Instant, offered_at: Instant, limits: Limits, out: &mut Vec<Effect>) -> Self {
         let mut call = Self {
             limits,
-            began: webhook_at,
+            began: offered_at,
             phase: Phase::Building,
             model: Model::Opening { attempt: 0 },
             lost: None,
             leg_up: false,
+            held: false,
             media_seen: now,
             media_since_accept: false,
             model_owes: None,
             milestones: Milestones::default(),
         };
-        call.milestones.reach(Milestone::WebhookReceived, webhook_at);
+        call.milestones.reach(Milestone::WebhookReceived, offered_at);
         call.reach(Milestone::CallConnect, now, out);
         out.push(Effect::OpenLeg);
         out.push(Effect::OpenModel);
@@ -273,7 +279,7 @@ impl Call {
             Input::LegAnswered => {
                 if self.phase == Phase::Building {
                     self.phase = Phase::Ringing { pre_accepted: false };
-                    out.push(Effect::Graph(Action::PreAccept));
+                    out.push(Effect::Door(Action::PreAccept));
                 }
             }
             Input::LegRefused(fault) => self.give_up(now, Outcome::RefusedConfig, fault, out),
@@ -283,10 +289,19 @@ impl Call {
                 self.reach(Milestone::LegUp, now, out);
                 self.bridge(now, out);
             }
-            Input::LegLost => self.give_up(now, Outcome::NoMedia, Fault::Whatsapp, out),
+            Input::LegLost => self.give_up(now, Outcome::NoMedia, self.far_side(), out),
             Input::MediaSeen => self.media_seen(now, out),
-            Input::MediaBye => self.caller_gone(false, out),
-            Input::Graph(action, verdict) => self.graph(now, action, verdict, out),
+            Input::MediaBye => {
+                if self.limits.door.ends_with_media() {
+                    self.caller_gone(false, out);
+                }
+            }
+            Input::Held(held) => {
+                self.held = held;
+                // Silence is counted from the end of the hold.
+                self.media_seen = now;
+            }
+            Input::Door(action, verdict) => self.door(now, action, verdict, out),
             Input::Terminated { failed } => self.caller_gone(failed, out),
             Input::ModelReady => {
                 let attempt = match self.model {
@@ -335,7 +350,7 @@ impl Call {
             Phase::Ended => return None,
             Phase::Building => [no_media_yet, None, None, None],
             Phase::Ringing { .. } => {
-                let connect = self.leg_up.then(|| (self.began + self.limits.connect_within, Timer::Connect));
+                let connect = self.may_answer().then(|| (self.began + self.limits.connect_within, Timer::Connect));
                 [no_media_yet, connect, None, None]
             }
             Phase::Accepting { .. } => [None; 4],
@@ -351,7 +366,7 @@ impl Call {
                     Some((patience, Timer::ModelGrace))
                 };
                 [
-                    Some((self.media_seen + self.limits.no_media, Timer::NoMedia)),
+                    (!self.held).then(|| (self.media_seen + self.limits.no_media, Timer::NoMedia)),
                     Some((since + self.limits.max_call, Timer::MaxCall)),
                     (ready && !goodbye_said).then(|| (since + lead, Timer::Goodbye)),
                     model,
@@ -372,9 +387,18 @@ impl Call {
         }
     }
 
+    const fn far_side(&self) -> Fault {
+        self.limits.door.far_side()
+    }
+
+    /// True when nothing but the model is waited for.
+    const fn may_answer(&self) -> bool {
+        self.leg_up || (self.limits.door.media_follows_answer() && !matches!(self.phase, Phase::Building))
+    }
+
     /// Accepts as soon as both legs are there.
     fn bridge(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        if !self.leg_up || !matches!(self.model, Model::Ready { .. }) {
+        if !self.may_answer() || !matches!(self.model, Model::Ready { .. }) {
             return;
         }
         self.reach(Milestone::BridgeActive, now, out);
@@ -385,41 +409,42 @@ impl Call {
 
     fn accept(&mut self, out: &mut Vec<Effect>) {
         self.phase = Phase::Accepting { again: false };
-        out.push(Effect::Graph(Action::Accept));
+        out.push(Effect::Door(Action::Accept));
     }
 
-    fn graph(&mut self, now: Instant, action: Action, verdict: GraphVerdict, out: &mut Vec<Effect>) {
+    fn door(&mut self, now: Instant, action: Action, verdict: DoorVerdict, out: &mut Vec<Effect>) {
+        let unanswered = self.limits.door.unanswered();
         match (action, self.phase) {
             (Action::PreAccept, Phase::Ringing { pre_accepted: false }) => match verdict {
-                GraphVerdict::Done => {
+                DoorVerdict::Done => {
                     self.phase = Phase::Ringing { pre_accepted: true };
                     self.bridge(now, out);
                 }
-                GraphVerdict::Ended => self.finish(Outcome::CallerLeftEarly, Fault::Caller, out),
-                GraphVerdict::SdpRefused => self.give_up(now, Outcome::GraphFailed, Fault::Box, out),
-                GraphVerdict::Forbidden => self.give_up(now, Outcome::GraphFailed, Fault::Operator, out),
-                GraphVerdict::Unknown | GraphVerdict::Refused => {
-                    self.give_up(now, Outcome::GraphFailed, Fault::Whatsapp, out);
+                DoorVerdict::Ended => self.finish(Outcome::CallerLeftEarly, Fault::Caller, out),
+                DoorVerdict::SdpRefused => self.give_up(now, unanswered, Fault::Box, out),
+                DoorVerdict::Forbidden => self.give_up(now, unanswered, Fault::Operator, out),
+                DoorVerdict::Unknown | DoorVerdict::Refused => {
+                    self.give_up(now, unanswered, self.far_side(), out);
                 }
             },
             (Action::Accept, Phase::Accepting { again }) => match verdict {
-                GraphVerdict::Done => self.talk(now, out),
-                GraphVerdict::Ended => self.finish(Outcome::CallerLeftEarly, Fault::Caller, out),
-                GraphVerdict::Unknown if !again => {
+                DoorVerdict::Done => self.talk(now, out),
+                DoorVerdict::Ended => self.finish(Outcome::CallerLeftEarly, Fault::Caller, out),
+                DoorVerdict::Unknown if !again => {
                     self.phase = Phase::Accepting { again: true };
-                    out.push(Effect::Graph(Action::Accept));
+                    out.push(Effect::Door(Action::Accept));
                 }
-                GraphVerdict::Refused if again => {
+                DoorVerdict::Refused if again => {
                     if self.media_since_accept {
                         self.talk(now, out);
                     } else {
                         self.phase = Phase::Doubtful { until: now + ACCEPT_PROOF };
                     }
                 }
-                GraphVerdict::SdpRefused => self.give_up(now, Outcome::GraphFailed, Fault::Box, out),
-                GraphVerdict::Forbidden => self.give_up(now, Outcome::GraphFailed, Fault::Operator, out),
-                GraphVerdict::Unknown | GraphVerdict::Refused => {
-                    self.give_up(now, Outcome::GraphFailed, Fault::Whatsapp, out);
+                DoorVerdict::SdpRefused => self.give_up(now, unanswered, Fault::Box, out),
+                DoorVerdict::Forbidden => self.give_up(now, unanswered, Fault::Operator, out),
+                DoorVerdict::Unknown | DoorVerdict::Refused => {
+                    self.give_up(now, unanswered, self.far_side(), out);
                 }
             },
             _ => {}
@@ -499,7 +524,7 @@ impl Call {
     fn caller_gone(&mut self, failed: bool, out: &mut Vec<Effect>) {
         let heard = self.milestones.has(Milestone::ConversationStarted);
         let (outcome, fault) = match (failed, heard) {
-            (true, _) => (Outcome::NoMedia, Fault::Whatsapp),
+            (true, _) => (Outcome::NoMedia, self.far_side()),
             (false, true) => (Outcome::Completed, Fault::None),
             (false, false) => (Outcome::CallerLeftEarly, Fault::Caller),
         };
@@ -514,17 +539,16 @@ impl Call {
                     out.push(Effect::OpenModel);
                 }
             }
-            // The leg is up (so Meta has our answer) and the model is not: the caller hears silence rather than
-            // ringing on.
+            // Nothing but the model is missing: the caller hears silence rather than ringing on.
             Timer::Connect => self.accept(out),
-            Timer::NoMedia => self.give_up(now, Outcome::NoMedia, Fault::Whatsapp, out),
+            Timer::NoMedia => self.give_up(now, Outcome::NoMedia, self.far_side(), out),
             Timer::ModelGrace => self.give_up(now, Outcome::ModelFailed, Fault::Model, out),
             Timer::ModelSilence => {
                 out.push(Effect::CloseModel);
                 self.model_lost(now, false, out);
             }
             Timer::Leave => {}
-            Timer::AcceptProof => self.give_up(now, Outcome::GraphFailed, Fault::Whatsapp, out),
+            Timer::AcceptProof => self.give_up(now, self.limits.door.unanswered(), self.far_side(), out),
             Timer::Goodbye => {
                 if let Phase::Talking { since, .. } = self.phase {
                     self.phase = Phase::Talking { since, goodbye_said: true };
@@ -535,7 +559,7 @@ impl Call {
         }
     }
 
-    /// The caller could not be served, or not to the end: hang up in Graph's words and owe a text.
+    /// The caller could not be served, or not to the end: hang up in the door's words and owe a text.
     ///
     /// A caller who is on the line hears why, as long as the line is not what broke.
     fn give_up(&mut self, now: Instant, outcome: Outcome, fault: Fault, out: &mut Vec<Effect>) {
@@ -561,11 +585,11 @@ impl Call {
         if text {
             out.push(Effect::OweText);
         }
-        out.push(Effect::Graph(action));
+        out.push(Effect::Door(action));
         self.finish(outcome, fault, out);
     }
 
-    /// Meta knows that it is over: nobody has to be told.
+    /// The far side knows that it is over: nobody has to be told.
     fn finish(&mut self, outcome: Outcome, fault: Fault, out: &mut Vec<Effect>) {
         self.phase = Phase::Ended;
         out.push(Effect::End(outcome, fault));

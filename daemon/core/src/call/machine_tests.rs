@@ -3,6 +3,7 @@
 use super::*;
 
 const LIMITS: Limits = Limits {
+    door: Door::Whatsapp,
     connect_within: Duration::from_secs(3),
     no_media: Duration::from_secs(20),
     model_silence: Duration::from_secs(10),
@@ -19,11 +20,15 @@ struct World {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
     fn new() -> Self {
+        Self::at(Door::Whatsapp)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+    fn at(door: Door) -> Self {
         let start = Instant::now();
         let mut seen = Vec::new();
-        let call = Call::start(start, start, LIMITS, &mut seen);
+        let call = Call::start(start, start, Limits { door, ..LIMITS }, &mut seen);
         Self { call, start, now: start, seen }
     }
 
@@ -49,18 +54,18 @@ impl World {
 
     fn ringing() -> Self {
         let mut world = Self::new();
-        world.input(Input::LegAnswered).input(Input::Graph(Action::PreAccept, GraphVerdict::Done));
+        world.input(Input::LegAnswered).input(Input::Door(Action::PreAccept, DoorVerdict::Done));
         world
     }
 
     fn talking() -> Self {
         let mut world = Self::ringing();
-        world.input(Input::LegUp).input(Input::ModelReady).input(Input::Graph(Action::Accept, GraphVerdict::Done));
+        world.input(Input::LegUp).input(Input::ModelReady).input(Input::Door(Action::Accept, DoorVerdict::Done));
         world
     }
 
     fn actions(&self) -> Vec<Action> {
-        self.seen.iter().filter_map(|e| if let Effect::Graph(action) = e { Some(*action) } else { None }).collect()
+        self.seen.iter().filter_map(|e| if let Effect::Door(action) = e { Some(*action) } else { None }).collect()
     }
 
     fn outcome(&self) -> Option<(Outcome, Fault)> {
@@ -95,7 +100,7 @@ fn a_call_is_accepted_once_both_legs_are_up_and_audio_follows_the_accept() {
     world.input(Input::ModelReady);
     assert_eq!(world.actions(), [Action::PreAccept, Action::Accept]);
     assert!(!world.seen.contains(&Effect::OpenAudio));
-    world.input(Input::Graph(Action::Accept, GraphVerdict::Done));
+    world.input(Input::Door(Action::Accept, DoorVerdict::Done));
     assert!(world.seen.contains(&Effect::OpenAudio));
     world.input(Input::FirstAudio).input(Input::Terminated { failed: false });
     assert_eq!(world.outcome(), Some((Outcome::Completed, Fault::None)));
@@ -106,8 +111,8 @@ fn a_call_is_accepted_once_both_legs_are_up_and_audio_follows_the_accept() {
 fn milestones_stand_in_the_contracts_order_whatever_comes_first() {
     let mut world = World::new();
     world.input(Input::ModelReady).input(Input::LegAnswered).input(Input::LegUp);
-    world.input(Input::Graph(Action::PreAccept, GraphVerdict::Done));
-    world.input(Input::FirstAudio).input(Input::Graph(Action::Accept, GraphVerdict::Done));
+    world.input(Input::Door(Action::PreAccept, DoorVerdict::Done));
+    world.input(Input::FirstAudio).input(Input::Door(Action::Accept, DoorVerdict::Done));
     let order: Vec<_> =
         world.seen.iter().filter_map(|e| if let Effect::Milestone(m, _) = e { Some(*m) } else { None }).collect();
     assert_eq!(order, Milestone::ALL);
@@ -118,7 +123,7 @@ fn a_leg_without_a_model_is_accepted_at_connect_within_and_given_up_four_seconds
     let mut world = World::ringing();
     world.input(Input::LegUp).until(secs(3));
     assert_eq!(world.actions(), [Action::PreAccept, Action::Accept]);
-    world.input(Input::Graph(Action::Accept, GraphVerdict::Done)).until(secs(6));
+    world.input(Input::Door(Action::Accept, DoorVerdict::Done)).until(secs(6));
     assert_eq!(world.outcome(), None);
     world.until(secs(7));
     assert!(world.seen.contains(&Effect::Clip(ClipName::Apology)), "the caller hears why");
@@ -171,8 +176,8 @@ fn an_accept_without_an_answer_is_tried_once_more_and_media_decides_a_400() {
     let doubtful = || {
         let mut world = World::ringing();
         world.input(Input::LegUp).input(Input::ModelReady);
-        world.input(Input::Graph(Action::Accept, GraphVerdict::Unknown));
-        world.input(Input::Graph(Action::Accept, GraphVerdict::Refused));
+        world.input(Input::Door(Action::Accept, DoorVerdict::Unknown));
+        world.input(Input::Door(Action::Accept, DoorVerdict::Refused));
         world
     };
     let mut world = doubtful();
@@ -190,7 +195,7 @@ fn an_accept_without_an_answer_is_tried_once_more_and_media_decides_a_400() {
 fn a_first_400_to_the_accept_ends_the_call_with_a_text() {
     let mut world = World::ringing();
     world.input(Input::LegUp).input(Input::ModelReady);
-    world.input(Input::Graph(Action::Accept, GraphVerdict::Refused));
+    world.input(Input::Door(Action::Accept, DoorVerdict::Refused));
     assert_eq!(world.outcome(), Some((Outcome::GraphFailed, Fault::Whatsapp)));
     assert!(world.owes_text());
 }
@@ -350,7 +355,7 @@ fn nothing_comes_out_after_the_end() {
         Input::LegUp,
         Input::ModelReady,
         Input::Terminated { failed: true },
-        Input::Graph(Action::Accept, GraphVerdict::Done),
+        Input::Door(Action::Accept, DoorVerdict::Done),
         Input::Drain,
         Input::Timer,
         Input::LegLost,
@@ -361,15 +366,56 @@ fn nothing_comes_out_after_the_end() {
     assert_eq!(world.call.deadline(), None);
 }
 
+/// An INVITE that is taken in hand: 180 went out.
+fn invited(door: Door) -> World {
+    let mut world = World::at(door);
+    world.input(Input::LegAnswered).input(Input::Door(Action::PreAccept, DoorVerdict::Done));
+    world
+}
+
+#[test]
+fn a_call_of_sip_is_answered_before_its_media_can_come_up() {
+    let mut world = invited(Door::WhatsappSip);
+    world.input(Input::ModelReady);
+    assert_eq!(world.actions(), [Action::PreAccept, Action::Accept]);
+    world.input(Input::Door(Action::Accept, DoorVerdict::Done)).until(secs(20));
+    assert_eq!(world.outcome(), Some((Outcome::NoMedia, Fault::Whatsapp)), "and ends if it never does");
+    let mut world = invited(Door::Trunk);
+    world.until(secs(3));
+    assert_eq!(world.actions(), [Action::PreAccept, Action::Accept], "`connect_within` holds for every door");
+}
+
+#[test]
+fn a_call_on_hold_is_not_taken_for_dead_and_silence_counts_from_the_end_of_the_hold() {
+    let mut world = invited(Door::Trunk);
+    world.input(Input::LegUp).input(Input::ModelReady).input(Input::Door(Action::Accept, DoorVerdict::Done));
+    world.input(Input::Held(true)).until(secs(300));
+    assert_eq!(world.outcome(), None);
+    world.input(Input::Held(false)).until(secs(319));
+    assert_eq!(world.outcome(), None);
+    world.until(secs(321));
+    assert_eq!(world.outcome(), Some((Outcome::NoMedia, Fault::Carrier)));
+}
+
+#[test]
+fn a_goodbye_in_rtcp_does_not_end_a_call_that_has_a_bye_of_its_own() {
+    let mut world = invited(Door::Trunk);
+    world.input(Input::LegUp).input(Input::ModelReady).input(Input::Door(Action::Accept, DoorVerdict::Done));
+    world.input(Input::MediaBye);
+    assert_eq!(world.outcome(), None);
+    world.input(Input::Terminated { failed: false });
+    assert!(world.outcome().is_some());
+}
+
 #[test]
 fn an_answer_that_meta_does_not_take_is_our_fault_and_a_dead_token_the_operators() {
     for (verdict, fault) in [
-        (GraphVerdict::SdpRefused, Fault::Box),
-        (GraphVerdict::Forbidden, Fault::Operator),
-        (GraphVerdict::Unknown, Fault::Whatsapp),
+        (DoorVerdict::SdpRefused, Fault::Box),
+        (DoorVerdict::Forbidden, Fault::Operator),
+        (DoorVerdict::Unknown, Fault::Whatsapp),
     ] {
         let mut world = World::new();
-        world.input(Input::LegAnswered).input(Input::Graph(Action::PreAccept, verdict));
+        world.input(Input::LegAnswered).input(Input::Door(Action::PreAccept, verdict));
         assert_eq!(world.outcome(), Some((Outcome::GraphFailed, fault)));
         assert!(world.owes_text());
     }

@@ -100,6 +100,39 @@ labels! {
     }
 }
 
+impl Door {
+    /// Whose affair it is when the far side of this door fails.
+    #[must_use]
+    pub const fn far_side(self) -> Fault {
+        match self {
+            Self::Whatsapp | Self::WhatsappSip => Fault::Whatsapp,
+            Self::Trunk | Self::Carrier => Fault::Carrier,
+            Self::OpenaiSip => Fault::Model,
+        }
+    }
+
+    /// What a call ends with whose far side does not take our answer.
+    #[must_use]
+    pub const fn unanswered(self) -> Outcome {
+        match self {
+            Self::Whatsapp => Outcome::GraphFailed,
+            Self::WhatsappSip | Self::Trunk | Self::Carrier | Self::OpenaiSip => Outcome::NoMedia,
+        }
+    }
+
+    /// True where media cannot come up before the call was answered: an answer of SIP travels in the 200.
+    #[must_use]
+    pub const fn media_follows_answer(self) -> bool {
+        matches!(self, Self::WhatsappSip | Self::Trunk)
+    }
+
+    /// True where a goodbye in RTCP is the end of the call; SIP has BYE for that, and a stream may end without it.
+    #[must_use]
+    pub const fn ends_with_media(self) -> bool {
+        matches!(self, Self::Whatsapp)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

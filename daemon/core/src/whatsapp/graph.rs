@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::graph_codes;
 use super::label::Label;
-use crate::call::machine::{Action, GraphVerdict};
+use crate::call::machine::{Action, DoorVerdict};
 use crate::call::outcome::{Fault, labels};
 use crate::pii::{CallerAddress, Pii};
 use crate::record::TextVerdict;
@@ -364,20 +364,20 @@ impl GraphError {
 
     /// What the call machine makes of it, once no retry is left.
     #[must_use]
-    pub fn verdict(&self) -> GraphVerdict {
+    pub fn verdict(&self) -> DoorVerdict {
         if self.is_as_good_as_done() {
-            return GraphVerdict::Done;
+            return DoorVerdict::Done;
         }
         match self.class {
-            RetryClass::SdpRefused => GraphVerdict::SdpRefused,
-            RetryClass::AlreadyEnded => GraphVerdict::Ended,
-            RetryClass::TokenDead | RetryClass::Forbidden => GraphVerdict::Forbidden,
-            RetryClass::Retry if !self.was_not_done() => GraphVerdict::Unknown,
+            RetryClass::SdpRefused => DoorVerdict::SdpRefused,
+            RetryClass::AlreadyEnded => DoorVerdict::Ended,
+            RetryClass::TokenDead | RetryClass::Forbidden => DoorVerdict::Forbidden,
+            RetryClass::Retry if !self.was_not_done() => DoorVerdict::Unknown,
             RetryClass::Retry
             | RetryClass::BackOff
             | RetryClass::Never
             | RetryClass::AlreadyDone
-            | RetryClass::WindowClosed => GraphVerdict::Refused,
+            | RetryClass::WindowClosed => DoorVerdict::Refused,
         }
     }
 }

@@ -199,7 +199,7 @@ fn code_100_is_read_by_what_was_asked_and_by_its_words() {
 
 #[test]
 fn the_call_machine_gets_the_verdict_that_fits() {
-    use GraphVerdict::{Done, Ended, Forbidden, Refused, SdpRefused, Unknown};
+    use DoorVerdict::{Done, Ended, Forbidden, Refused, SdpRefused, Unknown};
     for (error, verdict) in [
         (GraphError::timed_out(Ask::Accept), Unknown),
         (GraphError::broken(Ask::PreAccept), Unknown),
@@ -220,14 +220,14 @@ fn the_call_machine_gets_the_verdict_that_fits() {
 #[test]
 fn a_repeated_pre_accept_is_done_if_its_first_attempt_may_have_been() {
     let refused = failed(Ask::PreAccept, 400, 100, "");
-    assert_eq!(refused.verdict(), GraphVerdict::SdpRefused);
-    assert_eq!(refused.after_doubt().verdict(), GraphVerdict::Done);
+    assert_eq!(refused.verdict(), DoorVerdict::SdpRefused);
+    assert_eq!(refused.after_doubt().verdict(), DoorVerdict::Done);
     let told = failed(Ask::PreAccept, 400, 100, "pre_accept an already In Progress call");
-    assert_eq!(told.verdict(), GraphVerdict::Done);
+    assert_eq!(told.verdict(), DoorVerdict::Done);
     let gone = failed(Ask::PreAccept, 400, 100, "The user has already terminated the call").after_doubt();
-    assert_eq!(gone.verdict(), GraphVerdict::Ended);
-    assert_eq!(failed(Ask::PreAccept, 400, 138_008, "").after_doubt().verdict(), GraphVerdict::SdpRefused);
-    assert_eq!(failed(Ask::Accept, 400, 100, "sdp").after_doubt().verdict(), GraphVerdict::SdpRefused);
+    assert_eq!(gone.verdict(), DoorVerdict::Ended);
+    assert_eq!(failed(Ask::PreAccept, 400, 138_008, "").after_doubt().verdict(), DoorVerdict::SdpRefused);
+    assert_eq!(failed(Ask::Accept, 400, 100, "sdp").after_doubt().verdict(), DoorVerdict::SdpRefused);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use sauti_core::call::machine::{Action, GraphVerdict};
+use sauti_core::call::machine::{Action, DoorVerdict};
 use sauti_core::call::outcome::{Fault, Outcome};
 use serde::Deserialize;
 
@@ -354,14 +354,14 @@ impl StepFile {
 }
 
 impl Verdict {
-    const fn verdict(self) -> GraphVerdict {
+    const fn verdict(self) -> DoorVerdict {
         match self {
-            Self::Done => GraphVerdict::Done,
-            Self::Unknown => GraphVerdict::Unknown,
-            Self::SdpRefused => GraphVerdict::SdpRefused,
-            Self::Refused => GraphVerdict::Refused,
-            Self::Forbidden => GraphVerdict::Forbidden,
-            Self::Ended => GraphVerdict::Ended,
+            Self::Done => DoorVerdict::Done,
+            Self::Unknown => DoorVerdict::Unknown,
+            Self::SdpRefused => DoorVerdict::SdpRefused,
+            Self::Refused => DoorVerdict::Refused,
+            Self::Forbidden => DoorVerdict::Forbidden,
+            Self::Ended => DoorVerdict::Ended,
         }
     }
 }

@@ -10,7 +10,7 @@ use sauti_core::ai::client::write_append;
 use sauti_core::ai::session::{self, Line, Silence};
 use sauti_core::ai::verdict::{Code, Failure, Loss};
 use sauti_core::call::clip::ClipName;
-use sauti_core::call::machine::{Action, Effect, GraphVerdict, Input};
+use sauti_core::call::machine::{Action, DoorVerdict, Effect, Input};
 use sauti_core::call::outcome::Fault;
 use sauti_core::media::frame::{FRAME, FRAME_SAMPLES};
 use sauti_core::media::level::Tone;
@@ -68,14 +68,14 @@ impl World {
         self.input(Input::LegAnswered);
     }
 
-    pub(super) fn graph_answered(&mut self, action: Action, verdict: GraphVerdict) {
+    pub(super) fn graph_answered(&mut self, action: Action, verdict: DoorVerdict) {
         if action == Action::PreAccept
-            && verdict == GraphVerdict::Done
+            && verdict == DoorVerdict::Done
             && let Some(after) = self.settings.leg_up_after
         {
             self.later(after, Later::LegUp);
         }
-        self.input(Input::Graph(action, verdict));
+        self.input(Input::Door(action, verdict));
     }
 
     pub(super) fn model_opened(&mut self, connection: Connection) {
@@ -226,15 +226,15 @@ impl World {
                     }
                 }
             }
-            Effect::Graph(action @ (Action::PreAccept | Action::Accept)) => {
+            Effect::Door(action @ (Action::PreAccept | Action::Accept)) => {
                 self.note(format!("asks {}", action.label()));
                 let place = self.graph.iter().position(|answer| answer.action == action);
                 let answer = place.map(|place| self.graph.remove(place));
                 let (after, verdict) =
-                    answer.map_or((GRAPH_AFTER, GraphVerdict::Done), |answer| (answer.after, answer.verdict));
+                    answer.map_or((GRAPH_AFTER, DoorVerdict::Done), |answer| (answer.after, answer.verdict));
                 self.later(after, Later::Graph(action, verdict));
             }
-            Effect::Graph(action @ (Action::Reject | Action::Terminate)) => {
+            Effect::Door(action @ (Action::Reject | Action::Terminate)) => {
                 self.note(format!("asks {}", action.label()));
                 self.farewell = Some(action);
             }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sauti_core::call::machine::{Action, GraphVerdict};
+use sauti_core::call::machine::{Action, DoorVerdict};
 use sauti_sim::network::PathSettings;
 use sauti_sim::openai::{BadResponse, Fault, Script, Trouble, When};
 use sauti_sim::whatsapp::dice::Dice;
@@ -128,12 +128,12 @@ fn world(seed: u64) -> WorldSettings {
     if dice.chance(15) {
         let action = if dice.chance(50) { Action::PreAccept } else { Action::Accept };
         let verdict = match dice.below(6) {
-            0 => GraphVerdict::Done,
-            1 => GraphVerdict::Unknown,
-            2 => GraphVerdict::SdpRefused,
-            3 => GraphVerdict::Refused,
-            4 => GraphVerdict::Forbidden,
-            _ => GraphVerdict::Ended,
+            0 => DoorVerdict::Done,
+            1 => DoorVerdict::Unknown,
+            2 => DoorVerdict::SdpRefused,
+            3 => DoorVerdict::Refused,
+            4 => DoorVerdict::Forbidden,
+            _ => DoorVerdict::Ended,
         };
         settings.graph.push(GraphAnswer { action, after: ms(dice.below(6_000)), verdict });
     }
