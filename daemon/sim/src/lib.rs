@@ -1,4 +1,4 @@
-//! The far ends that `sauti` is tried against, sans-IO: WhatsApp (Graph and caller), OpenAI Realtime, people, networks, judges.
+//! The far ends that `sauti` is tried against, sans-IO: WhatsApp (Graph and caller), a SIP trunk, OpenAI Realtime, people, networks, judges.
 //!
 //! They are product: `sauti simulate` runs them on loopback sockets, the tests in virtual time or on sockets.
 
@@ -6,5 +6,6 @@ pub mod audio;
 pub mod caller;
 pub mod network;
 pub mod openai;
+pub mod trunk;
 pub mod whatsapp;
 pub mod world;

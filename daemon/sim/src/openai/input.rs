@@ -5,11 +5,13 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
+use crate::audio::g711;
+
 use super::{
     ClientFaultKind, RealtimeServer, Task,
     brain::Cause,
     conversation::{Body, Item, Part},
-    dtmf, g711,
+    dtmf,
     record::Append,
     schema::Rejection,
     session::{Format, SessionKind, TurnDetection},

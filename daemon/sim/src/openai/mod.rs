@@ -12,7 +12,7 @@ mod brain;
 mod client;
 mod conversation;
 mod dtmf;
-mod g711;
+
 mod handshake;
 mod input;
 mod record;

@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{g711::Law, schema::Rejection};
+use super::schema::Rejection;
+use crate::audio::g711::Law;
 
 /// What a connection was opened for.
 #[derive(Debug, Clone, PartialEq, Eq)]

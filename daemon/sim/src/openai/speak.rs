@@ -6,11 +6,12 @@ use std::{sync::Arc, time::Instant};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
+use crate::audio::g711;
+
 use super::{
     Phase, RealtimeServer, Task,
     brain::{Clip, Say},
     conversation::{Body, Item, Part, Voice},
-    g711,
     record::SpokenItem,
     response::{Ending, Response},
     session::Format,

@@ -1,18 +1,38 @@
-//! G.711 for sessions that speak 8 kHz telephony audio: codes, and the step between 8 and 24 kHz.
+//! G.711 of the far ends: codes, and the step between 8 and 24 kHz.
 //!
 //! Kept apart from the product's own codec on purpose, so that an error there cannot cancel itself out here.
 
 /// Which of the two companding laws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Law {
+pub enum Law {
     /// North America and Japan.
     Mu,
     /// Everywhere else.
     A,
 }
 
+impl Law {
+    /// Its static payload type (RFC 3551 §6).
+    #[must_use]
+    pub const fn payload_type(self) -> u8 {
+        match self {
+            Self::Mu => 0,
+            Self::A => 8,
+        }
+    }
+
+    /// Its encoding name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mu => "PCMU",
+            Self::A => "PCMA",
+        }
+    }
+}
+
 /// Decodes to samples at 24 kHz: each 8 kHz sample becomes three on a straight line from the one before.
-pub(super) fn decode_to_24k(law: Law, bytes: &[u8], last: &mut i16, out: &mut Vec<i16>) {
+pub fn decode_to_24k(law: Law, bytes: &[u8], last: &mut i16, out: &mut Vec<i16>) {
     for &code in bytes {
         let next = i32::from(match law {
             Law::Mu => mu_to_linear(code),
@@ -25,7 +45,8 @@ pub(super) fn decode_to_24k(law: Law, bytes: &[u8], last: &mut i16, out: &mut Ve
 }
 
 /// Encodes samples at 24 kHz: three are averaged to one at 8 kHz.
-pub(super) fn encode_from_24k(law: Law, samples: &[i16]) -> Vec<u8> {
+#[must_use]
+pub fn encode_from_24k(law: Law, samples: &[i16]) -> Vec<u8> {
     samples
         .chunks_exact(3)
         .map(|three| {
