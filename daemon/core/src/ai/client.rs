@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use crate::config::{Detection, Language, OpenAi};
-use crate::media::frame::SAMPLE_RATE;
+use crate::media::frame::{AudioFormat, Frame};
 use crate::pii::Pii;
 
 /// An event that we send, apart from audio. `event_id` comes back in the error that an event causes.
@@ -209,6 +209,8 @@ pub struct SessionUpdate {
     max_output_tokens: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<Reasoning>,
+    #[serde(skip)]
+    format: AudioFormat,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -235,10 +237,17 @@ struct AudioOutput {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Format {
     r#type: &'static str,
-    rate: u32,
+    /// PCM alone has one; G.711 is 8 kHz by definition, and the server knows no such key there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<u32>,
 }
 
-const PCM: Format = Format { r#type: "audio/pcm", rate: SAMPLE_RATE };
+impl From<AudioFormat> for Format {
+    fn from(format: AudioFormat) -> Self {
+        let rate = format.law().is_none().then(|| format.sample_rate());
+        Self { r#type: format.mime(), rate }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct NoiseReduction {
@@ -307,18 +316,34 @@ impl SessionUpdate {
             instructions,
             audio: Audio {
                 input: AudioInput {
-                    format: PCM,
+                    format: AudioFormat::default().into(),
                     noise_reduction: openai.noise_reduction.clone().map(|r#type| NoiseReduction { r#type }),
                     transcription: openai.transcription.as_deref().map(|model| hints(model, language, languages)),
                     turn_detection,
                 },
-                output: AudioOutput { format: PCM, voice: openai.voice.clone() },
+                output: AudioOutput { format: AudioFormat::default().into(), voice: openai.voice.clone() },
             },
             tools: [HANG_UP],
             tool_choice: "auto",
             max_output_tokens: openai.max_output_tokens,
             reasoning: openai.reasoning.clone().map(|effort| Reasoning { effort }),
+            format: AudioFormat::default(),
         }
+    }
+
+    /// The same with audio of `format` both ways.
+    #[must_use]
+    pub fn in_format(mut self, format: AudioFormat) -> Self {
+        self.format = format;
+        self.audio.input.format = format.into();
+        self.audio.output.format = format.into();
+        self
+    }
+
+    /// What the session speaks.
+    #[must_use]
+    pub const fn format(&self) -> AudioFormat {
+        self.format
     }
 }
 
@@ -364,18 +389,38 @@ fn millis(duration: std::time::Duration) -> u64 {
 
 /// Samples that are encoded at a time; their bytes are a multiple of three, so no padding stands inside.
 const BLOCK: usize = 480;
-const _: () = assert!((BLOCK * 2).is_multiple_of(3));
+const _: () = assert!(BLOCK.is_multiple_of(3));
 
-/// Writes `input_audio_buffer.append` with the samples in place of what `out` holds; 20 ms make 1.3 kB.
+/// Writes `input_audio_buffer.append` with the samples as PCM in place of what `out` holds; 20 ms make 1.3 kB.
 pub fn write_append(out: &mut String, samples: &[i16]) {
+    write(out, AudioFormat::Pcm24, samples);
+}
+
+/// Writes `input_audio_buffer.append` with a frame in place of what `out` holds; 20 ms of G.711 make 260 bytes.
+pub fn write_append_as(format: AudioFormat, out: &mut String, frame: &Frame) {
+    write(out, format, frame.audio(format));
+}
+
+fn write(out: &mut String, format: AudioFormat, samples: &[i16]) {
     out.clear();
     out.push_str(r#"{"type":"input_audio_buffer.append","audio":""#);
     for block in samples.chunks(BLOCK) {
         let mut bytes = [0_u8; BLOCK * 2];
-        for (pair, sample) in bytes.chunks_exact_mut(2).zip(block) {
-            pair.copy_from_slice(&sample.to_le_bytes());
-        }
-        STANDARD.encode_string(bytes.get(..block.len() * 2).unwrap_or_default(), out);
+        let used = match format.law() {
+            None => {
+                for (pair, sample) in bytes.chunks_exact_mut(2).zip(block) {
+                    pair.copy_from_slice(&sample.to_le_bytes());
+                }
+                block.len() * 2
+            }
+            Some(law) => {
+                for (code, sample) in bytes.iter_mut().zip(block) {
+                    *code = law.encode(*sample);
+                }
+                block.len()
+            }
+        };
+        STANDARD.encode_string(bytes.get(..used).unwrap_or_default(), out);
     }
     out.push_str(r#""}"#);
 }
@@ -464,6 +509,35 @@ mod tests {
             assert_eq!(event["type"], "input_audio_buffer.append");
             let bytes = STANDARD.decode(event["audio"].as_str().unwrap()).unwrap();
             assert_eq!(bytes, samples.iter().flat_map(|sample| sample.to_le_bytes()).collect::<Vec<u8>>());
+        }
+    }
+
+    #[test]
+    fn a_session_of_g711_says_so_both_ways_and_without_a_rate() {
+        let update = SessionUpdate::new(&openai(), Pii::new("Be kind."), Language::Fr, &[Language::Fr]);
+        for (format, mime) in [(AudioFormat::Pcma, "audio/pcma"), (AudioFormat::Pcmu, "audio/pcmu")] {
+            let session = Box::new(update.clone().in_format(format));
+            assert_eq!(session.format(), format);
+            let sent = json(&ClientEvent::SessionUpdate { event_id: "up_1".to_owned(), session });
+            for way in ["input", "output"] {
+                assert_eq!(sent["session"]["audio"][way]["format"], serde_json::json!({"type": mime}));
+            }
+        }
+    }
+
+    #[test]
+    fn codes_of_a_trunk_reach_the_model_as_they_came() {
+        let mut text = String::new();
+        for format in [AudioFormat::Pcma, AudioFormat::Pcmu] {
+            let law = format.law().unwrap();
+            let codes: Vec<u8> = (0..160).map(|n: u8| n.wrapping_mul(37)).collect();
+            let mut frame = Frame::SILENCE;
+            for (sample, code) in frame.samples.iter_mut().zip(&codes) {
+                *sample = law.decode(*code);
+            }
+            write_append_as(format, &mut text, &frame);
+            let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(STANDARD.decode(event["audio"].as_str().unwrap()).unwrap(), codes);
         }
     }
 

@@ -30,7 +30,7 @@ use self::words::Transcripts;
 use super::client::{ClientEvent, ResponseCreate, ResponseMetadata, SessionUpdate, word_for_word};
 use super::events::{self, ResponseDone, ResponseStatus, ServerEvent};
 use super::verdict::{Code, Failure};
-use crate::media::frame::SAMPLES_PER_MS;
+use crate::media::frame::AudioFormat;
 use crate::media::playout::Playout;
 use crate::now::Now;
 use crate::pii::Pii;
@@ -47,8 +47,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const GOODBYE_WAITS_MS: u64 = 2000;
 /// A buffer that one huge delta blew up is not kept beyond this, bytes.
 const SCRATCH: usize = 256 * 1024;
-/// Bytes of PCM in a millisecond.
-const BYTES_PER_MS: u64 = 2 * SAMPLES_PER_MS;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -92,6 +90,8 @@ struct Unfinished {
 pub struct Session {
     phase: Phase,
     update: Option<SessionUpdate>,
+    /// What the model's audio comes in.
+    format: AudioFormat,
     /// The server answers turns by itself.
     creates: bool,
     /// The server cancels a response when the caller speaks.
@@ -133,6 +133,7 @@ impl Session {
     pub fn new(update: SessionUpdate) -> Self {
         Self {
             phase: Phase::Connecting,
+            format: update.format(),
             creates: update.creates_responses(),
             interrupts: update.interrupts_responses(),
             update: Some(update),
@@ -277,6 +278,7 @@ impl Session {
     /// Begins another connection; responses and items of the lost one are unknown there.
     fn reopen(&mut self, update: SessionUpdate) {
         self.phase = Phase::Connecting;
+        self.format = update.format();
         self.creates = update.creates_responses();
         self.interrupts = update.interrupts_responses();
         self.update = Some(update);

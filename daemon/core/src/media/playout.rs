@@ -8,10 +8,12 @@
 
 use std::collections::VecDeque;
 
-use super::frame::{FRAME_SAMPLES, Frame, SAMPLES_PER_MS};
+use super::frame::{AudioFormat, FRAME_SAMPLES, Frame, SAMPLES_PER_MS};
 
-/// Samples that one output token of the model stands for: 50 ms.
-pub const SAMPLES_PER_TOKEN: u64 = 50 * SAMPLES_PER_MS;
+/// Audio that one output token of the model stands for.
+const MS_PER_TOKEN: u64 = 50;
+/// The same in samples at 24 kHz, of which there are the most.
+pub const SAMPLES_PER_TOKEN: u64 = MS_PER_TOKEN * SAMPLES_PER_MS;
 /// The most that `[openai] max_output_tokens` may be.
 pub const MAX_OUTPUT_TOKENS: u16 = 4096;
 /// Items held at one time; the model has no reason for more, and each costs memory beside its audio.
@@ -157,8 +159,16 @@ impl Item {
         self.received - self.taken
     }
 
+    /// Adds what the model sent, as linear samples.
+    fn append(&mut self, format: AudioFormat, bytes: &[u8]) {
+        match format.law() {
+            None => self.append_pcm(bytes),
+            Some(law) => self.extend(bytes.len(), bytes.iter().map(|code| law.decode(*code))),
+        }
+    }
+
     /// Adds PCM (little endian), joining a sample that was torn between two deltas.
-    fn append(&mut self, pcm: &[u8]) {
+    fn append_pcm(&mut self, pcm: &[u8]) {
         let mut bytes = pcm;
         let mut head = None;
         if let Some(low) = self.odd
@@ -173,13 +183,17 @@ impl Item {
             self.odd = Some(*last);
         }
         let count = pairs.len() + usize::from(head.is_some());
-        if count == 0 {
-            return;
-        }
         let samples = head.into_iter().chain(pairs.map(|pair| match pair {
             [low, high] => i16::from_le_bytes([*low, *high]),
             _ => 0,
         }));
+        self.extend(count, samples);
+    }
+
+    fn extend(&mut self, count: usize, samples: impl Iterator<Item = i16>) {
+        if count == 0 {
+            return;
+        }
         match self.chunks.back_mut() {
             Some(chunk) if chunk.len() + count <= CHUNK_SAMPLES => chunk.extend(samples),
             _ => {
@@ -191,13 +205,13 @@ impl Item {
         self.received += count as u64;
     }
 
-    /// Moves up to one frame out; returns how many samples it holds, the rest is silence.
-    fn take(&mut self, out: &mut [i16; FRAME_SAMPLES]) -> usize {
+    /// Moves up to `whole` samples out, one frame; returns how many it holds, the rest is silence.
+    fn take(&mut self, whole: usize, out: &mut [i16; FRAME_SAMPLES]) -> usize {
         let mut filled = 0;
-        while filled < FRAME_SAMPLES {
+        while filled < whole {
             let Some(chunk) = self.chunks.front() else { break };
             let left = chunk.get(self.offset..).unwrap_or_default();
-            let count = left.len().min(FRAME_SAMPLES - filled);
+            let count = left.len().min(whole - filled);
             for (to, from) in out.iter_mut().skip(filled).zip(left.iter().take(count)) {
                 *to = *from;
             }
@@ -229,6 +243,7 @@ struct Run {
 /// The reservoir and ledger of one call. It outlives a session that breaks, so that epochs never repeat.
 #[derive(Debug)]
 pub struct Playout {
+    format: AudioFormat,
     limit: u64,
     epoch: u32,
     /// In playing order.
@@ -250,10 +265,12 @@ pub struct Playout {
 }
 
 impl Playout {
-    /// An empty reservoir in epoch 1, bounded by what one response of `max_output_tokens` can hold.
+    /// An empty reservoir in epoch 1 for a session that speaks PCM, bounded by what one response of `max_output_tokens`
+    /// can hold.
     #[must_use]
     pub fn new(max_output_tokens: u16) -> Self {
         Self {
+            format: AudioFormat::default(),
             limit: u64::from(max_output_tokens.clamp(1, MAX_OUTPUT_TOKENS)) * SAMPLES_PER_TOKEN,
             epoch: 1,
             items: VecDeque::new(),
@@ -269,29 +286,47 @@ impl Playout {
         }
     }
 
+    /// The same for a session that speaks `format`; before anything is received.
+    #[must_use]
+    pub const fn in_format(mut self, format: AudioFormat) -> Self {
+        self.limit = self.limit / self.format.samples_per_ms() * format.samples_per_ms();
+        self.format = format;
+        self
+    }
+
+    const fn frame_samples(&self) -> u64 {
+        self.format.frame_samples() as u64
+    }
+
+    const fn ms(&self, samples: u64) -> u64 {
+        samples / self.format.samples_per_ms()
+    }
+
     /// The epoch that frames are stamped with; the lane must play this one. Starts at 1.
     #[must_use]
     pub const fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// Takes PCM of the model: signed 16 bit, little endian, 24 kHz, cut anywhere, also within a sample.
-    pub fn receive(&mut self, part: Part<'_>, pcm: &[u8]) -> Received {
-        if pcm.is_empty() {
+    /// Takes audio of the model in the session's format: G.711 codes, or PCM of signed 16 bit, little endian, cut
+    /// anywhere, also within a sample.
+    pub fn receive(&mut self, part: Part<'_>, audio: &[u8]) -> Received {
+        let format = self.format;
+        if audio.is_empty() {
             return Received::Stored;
         }
         let found = self.items.iter_mut().find(|item| {
             item.response == part.response && item.content_index == part.content_index && item.id == part.item_id
         });
-        let coming = pcm.len() as u64 / 2 + 1;
+        let coming = audio.len() as u64 / format.bytes_per_sample() + 1;
         let full = self.pending + coming > self.limit + 1;
         if let Some(item) = found {
             if full {
                 item.ended = true;
-                return Received::Overflow { received_ms: item.received / SAMPLES_PER_MS };
+                return Received::Overflow { received_ms: item.received / format.samples_per_ms() };
             }
             let before = item.received;
-            item.append(pcm);
+            item.append(format, audio);
             self.pending += item.received - before;
             return Received::Stored;
         }
@@ -300,7 +335,7 @@ impl Playout {
         }
         self.latest = self.latest.max(part.response);
         let mut item = self.new_item(part);
-        item.append(pcm);
+        item.append(format, audio);
         self.insert(item);
         Received::Stored
     }
@@ -336,7 +371,7 @@ impl Playout {
         self.items.insert(place, item);
     }
 
-    /// Plays audio of this box after all that is held, before any later response; 24 kHz. False when it does not fit.
+    /// Plays audio of this box after all that is held, before any later response; samples at the format's rate. False when it does not fit.
     ///
     /// It is paced, counted and flushed like speech of the model, but no cut and no end of it is reported.
     pub fn play_clip(&mut self, samples: &[i16]) -> bool {
@@ -398,15 +433,16 @@ impl Playout {
     #[must_use]
     pub fn next_frame(&mut self, frame: &mut Frame) -> bool {
         let Some(index) = self.pick() else { return false };
+        let whole = self.frame_samples();
         let Some(item) = self.items.get_mut(index) else { return false };
-        let samples = item.take(&mut frame.samples) as u64;
+        let samples = item.take(self.format.frame_samples(), &mut frame.samples) as u64;
         frame.epoch = self.epoch;
         frame.firm = self.firm == Some(item.response);
         self.current = Some(item.key);
         self.pending -= samples;
         self.pushed += 1;
         match self.runs.back_mut() {
-            Some(run) if run.key == item.key && run.samples == u64::from(run.frames) * FRAME_SAMPLES as u64 => {
+            Some(run) if run.key == item.key && run.samples == u64::from(run.frames) * whole => {
                 run.frames += 1;
                 run.samples += samples;
             }
@@ -420,7 +456,7 @@ impl Playout {
         let current = self.items.iter().position(|item| Some(item.key) == self.current && item.pending() > 0);
         let index = current.or_else(|| self.items.iter().position(|item| item.pending() > 0))?;
         let item = self.items.get(index)?;
-        let whole = item.pending() >= FRAME_SAMPLES as u64;
+        let whole = item.pending() >= self.frame_samples();
         (whole || item.ended || self.pending > item.pending()).then_some(index)
     }
 
@@ -435,10 +471,11 @@ impl Playout {
             return;
         }
         self.consumed += frames;
+        let whole = self.frame_samples();
         while frames > 0 {
             let Some(run) = self.runs.front_mut() else { break };
             let count = frames.min(run.frames);
-            let samples = run.samples.min(u64::from(count) * FRAME_SAMPLES as u64);
+            let samples = run.samples.min(u64::from(count) * whole);
             if let Some(item) = self.items.iter_mut().find(|item| item.key == run.key) {
                 item.heard += samples;
             }
@@ -465,7 +502,7 @@ impl Playout {
             self.finished.push_back(Finished {
                 item_id: item.id,
                 content_index: item.content_index,
-                received_ms: item.received / SAMPLES_PER_MS,
+                received_ms: self.ms(item.received),
             });
         }
     }
@@ -495,8 +532,8 @@ impl Playout {
             } else if !item.is_clip() {
                 cuts.push(Cut {
                     response: item.response,
-                    heard_ms: item.heard / SAMPLES_PER_MS,
-                    received_ms: item.received / SAMPLES_PER_MS,
+                    heard_ms: self.ms(item.heard),
+                    received_ms: self.ms(item.received),
                     content_index: item.content_index,
                     item_id: item.id,
                     disowned: item.disowned,
@@ -523,13 +560,13 @@ impl Playout {
     /// Audio held and not handed out, milliseconds.
     #[must_use]
     pub const fn depth_ms(&self) -> u64 {
-        self.pending / SAMPLES_PER_MS
+        self.ms(self.pending)
     }
 
     /// Audio that the caller has still to hear, milliseconds: held or with the lane.
     #[must_use]
     pub const fn remaining_ms(&self) -> u64 {
-        self.depth_ms() + self.ahead() as u64 * (FRAME_SAMPLES as u64 / SAMPLES_PER_MS)
+        self.depth_ms() + self.ahead() as u64 * self.ms(self.frame_samples())
     }
 
     /// True when nothing is left to play and all that was handed out has been consumed.
@@ -560,7 +597,7 @@ impl Playout {
     #[must_use]
     pub fn heard_ms(&self, item_id: &str, content_index: u32) -> Option<u64> {
         let item = self.items.iter().find(|item| item.id == item_id && item.content_index == content_index)?;
-        Some(item.heard / SAMPLES_PER_MS)
+        Some(self.ms(item.heard))
     }
 }
 

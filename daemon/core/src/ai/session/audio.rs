@@ -1,7 +1,7 @@
 //! The model's audio on its way into the reservoir, and what happens when there is too much of it.
 
 use super::io::{Effect, Odd};
-use super::{BYTES_PER_MS, SCRATCH, Session};
+use super::{SCRATCH, Session};
 use crate::ai::client::ClientEvent;
 use crate::ai::events::{self, Place};
 use crate::media::playout::{Part, Playout, Received};
@@ -20,7 +20,7 @@ impl Session {
         let Some(response) = self.responses.get_mut(number) else { return };
         if response.discarded {
             let delete = response.drop_item(&place.item_id);
-            self.transcripts.agent_dropped(number, place, delta.len() as u64 * 3 / 4 / BYTES_PER_MS);
+            self.transcripts.agent_dropped(number, place, delta.len() as u64 * 3 / 4 / self.format.bytes_per_ms());
             if delete {
                 self.delete(place.item_id.clone().into_owned(), out);
             }
@@ -56,7 +56,7 @@ impl Session {
                 out.push(Effect::Audio { first });
             }
             Received::Overflow { received_ms } => {
-                self.transcripts.agent_dropped(number, place, bytes / BYTES_PER_MS);
+                self.transcripts.agent_dropped(number, place, bytes / self.format.bytes_per_ms());
                 self.overflow(number, place, received_ms, out);
             }
         }

@@ -334,3 +334,37 @@ proptest! {
         prop_assert!(playout.is_drained());
     }
 }
+
+#[test]
+fn a_session_of_g711_is_counted_in_its_own_samples_and_plays_what_came() {
+    for format in [AudioFormat::Pcma, AudioFormat::Pcmu] {
+        let law = format.law().unwrap();
+        let mut playout = Playout::new(1024).in_format(format);
+        let codes: Vec<u8> = (0..=u8::MAX).cycle().take(8 * 100).collect();
+        for piece in codes.chunks(33) {
+            let part = Part { response: 1, item_id: "item_1", output_index: 0, content_index: 0 };
+            assert_eq!(playout.receive(part, piece), Received::Stored);
+        }
+        assert_eq!(playout.depth_ms(), 100);
+        playout.close_response(1);
+        let (mut frame, mut played) = (Frame::SILENCE, Vec::new());
+        while playout.next_frame(&mut frame) {
+            played.extend(frame.audio(format).iter().map(|sample| law.encode(*sample)));
+            assert!(frame.samples[160..].iter().all(|sample| *sample == 0));
+        }
+        assert_eq!(played, codes);
+        assert_eq!(playout.remaining_ms(), 100);
+        playout.consumed(Consumed { epoch: 1, frames: 3 });
+        assert_eq!(playout.heard_ms("item_1", 0), Some(60));
+        playout.consumed(Consumed { epoch: 1, frames: 5 });
+        assert_eq!(playout.next_finished().map(|finished| finished.received_ms), Some(100));
+    }
+}
+
+#[test]
+fn a_reservoir_of_g711_holds_as_many_seconds_as_one_of_pcm() {
+    let mut playout = Playout::new(100).in_format(AudioFormat::Pcma);
+    let part = Part { response: 1, item_id: "item_1", output_index: 0, content_index: 0 };
+    assert_eq!(playout.receive(part, &[0xD5; 5_000 * 8]), Received::Stored);
+    assert_eq!(playout.receive(part, &[0xD5; 160]), Received::Overflow { received_ms: 5_000 });
+}
