@@ -1,10 +1,13 @@
-//! The signal path of `sauti`: WebRTC engine, SRTP and Opus, all sans-IO.
+//! The signal path of `sauti`: WebRTC engine, RTP, SRTP and codecs, all sans-IO.
 //!
-//! Time and packets come in as arguments; a lane of the shell drives it. [`webrtc`] is the only file that names the engine.
+//! Time and packets come in as arguments; a lane of the shell drives it.
 
+mod conceal;
+pub mod g722;
 pub mod ogg_opus;
 pub mod opus;
 pub mod pipeline;
+pub mod resample;
 pub mod voice;
 pub mod webrtc;
 pub mod webrtc_sdp;

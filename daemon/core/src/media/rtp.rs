@@ -171,15 +171,34 @@ pub struct Stamp {
 pub struct RtpClock {
     sequence: u16,
     timestamp: u32,
+    frame_ticks: u32,
     talking: bool,
     started: bool,
 }
 
 impl RtpClock {
-    /// A clock whose first packet in the first tick carries these numbers (RFC 3550: both at random).
+    /// A clock of Opus whose first packet in the first tick carries these numbers (RFC 3550: both at random).
     #[must_use]
     pub fn new(sequence: u16, timestamp: u32) -> Self {
-        Self { sequence, timestamp, talking: false, started: false }
+        Self { sequence, timestamp, frame_ticks: OPUS_FRAME_TICKS, talking: false, started: false }
+    }
+
+    /// The same for another codec; where the stream has begun, it goes on from where it stands (RFC 7160 §4.1).
+    #[must_use]
+    pub fn at_rate(mut self, clock_rate: u32) -> Self {
+        self.frame_ticks = clock_rate / 50;
+        self
+    }
+
+    /// Ticks of a frame of 20 ms.
+    #[must_use]
+    pub fn frame_ticks(&self) -> u32 {
+        self.frame_ticks
+    }
+
+    /// Nothing is sent from here on: what comes next begins a talkspurt.
+    pub fn pause(&mut self) {
+        self.talking = false;
     }
 
     /// One frame has passed, whether or not anything is sent.
@@ -192,7 +211,7 @@ impl RtpClock {
         // The first tick opens the frame that the initial timestamp names.
         let moved = if self.started { frames } else { frames.saturating_sub(1) };
         self.started |= frames > 0;
-        self.timestamp = self.timestamp.wrapping_add(moved.wrapping_mul(OPUS_FRAME_TICKS));
+        self.timestamp = self.timestamp.wrapping_add(moved.wrapping_mul(self.frame_ticks));
     }
 
     /// Numbers for a packet in this tick. `speech` says whether it holds speech or only silence: the first with speech
