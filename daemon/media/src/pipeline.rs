@@ -4,12 +4,15 @@
 //! encodes and numbers what goes. It opens no socket, reads no clock and allocates nothing once made. A lane drives it:
 //! [`CallerAudio::receive`] per packet, then [`CallerAudio::pull`] and [`CallerAudio::speak`] once per tick each.
 
+mod codec;
+mod dialling;
 mod hearing;
 mod speaking;
 
 use std::time::Instant;
 
-use sauti_core::media::frame::FRAME_SAMPLES;
+use sauti_core::media::codec::Codec;
+use sauti_core::media::frame::{AudioFormat, FRAME_SAMPLES};
 use sauti_core::media::jitter::{JitterReport, JitterSettings, Pushed};
 use sauti_core::media::level::SILENCE_DBFS;
 use sauti_core::media::rtp::RtpPacket;
@@ -21,13 +24,21 @@ use speaking::Speaking;
 /// What one leg is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallerAudioSettings {
-    /// RTP payload type of Opus, from the SDP.
-    pub opus_payload_type: u8,
-    /// RTP payload type of telephone events; WhatsApp assumes 126 when none is named.
-    pub event_payload_type: u8,
-    /// How to encode.
+    /// What goes over the wire, both ways.
+    pub codec: Codec,
+    /// Its RTP payload type, from the SDP.
+    pub payload_type: u8,
+    /// RTP payload type of telephone events, where there are any; WhatsApp assumes 126 when none is named.
+    pub event_payload_type: Option<u8>,
+    /// Ticks a second of the clock in which their durations count.
+    pub event_clock_rate: u32,
+    /// What frames hold: the session's rate.
+    pub format: AudioFormat,
+    /// Length of the packets to send, in ms: 10, 20, 30, 40 or 60. Opus is always sent in 20; all lengths are received.
+    pub packet_ms: u8,
+    /// How to encode Opus.
     pub encoder: EncoderSettings,
-    /// How to buffer.
+    /// How to buffer; the clock rate is the codec's whatever stands here.
     pub jitter: JitterSettings,
     /// Sequence number of the first packet sent: at random (RFC 3550), below 32,768 (RFC 3711 section 3.3.1: a receiver
     /// that misses the first packets must not miss a wrap with them).
@@ -40,8 +51,12 @@ impl Default for CallerAudioSettings {
     /// WhatsApp's payload types, and a clock that begins at 0: give it random numbers in service.
     fn default() -> Self {
         Self {
-            opus_payload_type: 111,
-            event_payload_type: 126,
+            codec: Codec::Opus,
+            payload_type: 111,
+            event_payload_type: Some(126),
+            event_clock_rate: 8_000,
+            format: AudioFormat::Pcm24,
+            packet_ms: 20,
             encoder: EncoderSettings::default(),
             jitter: JitterSettings::default(),
             first_sequence: 0,
@@ -59,11 +74,11 @@ pub enum Received {
     Digit(char),
     /// A telephone event that is told already, or that is no key.
     Event,
-    /// Neither Opus nor a telephone event; dropped.
+    /// Neither the leg's codec nor a telephone event nor comfort noise; dropped.
     OtherPayload,
     /// From a source that is not (yet) this leg's; dropped.
     Stranger,
-    /// Opus by its type but not by its bytes; dropped, so that it counts as lost.
+    /// The leg's codec by its type but not by its bytes; dropped, so that it counts as lost.
     Undecodable,
 }
 
@@ -83,6 +98,8 @@ pub enum Heard {
 /// Header fields and length of a packet to send; its payload lies in the buffer that was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutPacket {
+    /// RTP payload type: the codec's, or that of telephone events.
+    pub payload_type: u8,
     /// RTP sequence number.
     pub sequence: u16,
     /// RTP timestamp.
@@ -91,8 +108,10 @@ pub struct OutPacket {
     pub marker: bool,
     /// Bytes of payload.
     pub len: usize,
-    /// False for silence.
+    /// False for silence and for keys.
     pub speech: bool,
+    /// How many of the frames that were given to speak are over with this packet: they have gone out whole.
+    pub frames: u8,
 }
 
 /// The leg's figures for the once-a-second publication; counters since it was made.
@@ -100,11 +119,11 @@ pub struct OutPacket {
 pub struct AudioReport {
     /// The jitter buffer's own.
     pub jitter: JitterReport,
-    /// Packets of neither Opus nor telephone events.
+    /// Packets of neither the codec nor telephone events.
     pub other_payloads: u64,
     /// Packets from sources that are not this leg's.
     pub strangers: u64,
-    /// Packets that are Opus by type only, and those that the decoder refused.
+    /// Packets that are the codec's by type only, and those that the decoder refused.
     pub undecodable: u64,
     /// Changes of the source.
     pub sources: u64,
@@ -194,12 +213,38 @@ impl CallerAudio {
     }
 
     /// Encodes the frame of this tick, or silence for `None`, into `out`. [`crate::opus::MAX_ENCODED_BYTES`] always
-    /// suffice; at 24 kbit/s a packet has about 60 bytes.
+    /// suffice; Opus at 24 kbit/s has about 60 bytes, G.711 160 for each 20 ms.
     ///
-    /// Returns `None` if nothing is to be sent: sending is off, or the frame could not be encoded. Media time moves on
-    /// in every case.
+    /// Returns `None` if nothing is to be sent: sending is off, the packet is not full yet, or the frame could not be
+    /// encoded. Media time moves on in every case. Where packets are shorter or longer than a tick, ask [`Self::more`]
+    /// until it has none. While [`Self::is_dialling`] give no frame: it would not be heard.
     pub fn speak(&mut self, frame: Option<&[i16; FRAME_SAMPLES]>, out: &mut [u8]) -> Option<OutPacket> {
         self.speaking.speak(frame, out, &mut self.report)
+    }
+
+    /// The next packet of this tick, where one tick makes several.
+    pub fn more(&mut self, out: &mut [u8]) -> Option<OutPacket> {
+        self.speaking.more(out, &mut self.report)
+    }
+
+    /// Presses a key towards the far end: `0`–`9`, `*`, `#`, `A`–`D`. It goes out in the ticks that come, with keys
+    /// before it first. False when telephone events were not negotiated, when it is no key, or when 32 wait.
+    pub fn press(&mut self, key: char) -> bool {
+        self.speaking.press(key)
+    }
+
+    /// True while keys go out.
+    #[must_use]
+    pub const fn is_dialling(&self) -> bool {
+        self.speaking.is_dialling()
+    }
+
+    /// Takes over from the audio of another codec on the same leg: numbers, media time, counters, keys that wait. What
+    /// that one had received and not played is gone.
+    pub fn succeed(&mut self, before: &mut Self) {
+        self.hearing.succeed(&before.hearing);
+        self.speaking.succeed(&mut before.speaking, self.hearing.codec());
+        self.report = before.report;
     }
 
     /// Says that `ticks` ticks have passed without [`Self::speak`]: the lane was held up and will not make them up.

@@ -167,8 +167,8 @@ impl Leg {
         // The SSRC is drawn at random by the engine; so are, out of it, the first numbers (RFC 3550 §5.1).
         let [a, b, c, d] = engine.ssrc().to_be_bytes();
         let mut audio = CallerAudio::new(CallerAudioSettings {
-            opus_payload_type: types.opus,
-            event_payload_type: types.telephone_event.unwrap_or(126),
+            payload_type: types.opus,
+            event_payload_type: Some(types.telephone_event.unwrap_or(126)),
             encoder: EncoderSettings {
                 bitrate: i32::try_from(codec.bitrate).unwrap_or(i32::MAX),
                 complexity: i32::from(codec.complexity),

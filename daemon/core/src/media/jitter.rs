@@ -147,6 +147,25 @@ pub struct JitterReport {
     pub shed: u64,
 }
 
+impl JitterReport {
+    /// This moment's figures, with what a buffer before this one counted.
+    #[must_use]
+    pub const fn after(self, before: &Self) -> Self {
+        Self {
+            received: self.received + before.received,
+            late: self.late + before.late,
+            lost: self.lost + before.lost,
+            loss_runs: self.loss_runs + before.loss_runs,
+            duplicates: self.duplicates + before.duplicates,
+            resets: self.resets + before.resets,
+            strays: self.strays + before.strays,
+            starved: self.starved + before.starved,
+            shed: self.shed + before.shed,
+            ..self
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     sequence: i64,

@@ -2,18 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use sauti_core::media::frame::{FRAME_SAMPLES, SAMPLE_RATE};
-use sauti_core::media::jitter::{Arrival, JitterBuffer, JitterReport, Pulled, Pushed};
+use sauti_core::media::codec::Codec;
+use sauti_core::media::frame::FRAME_SAMPLES;
+use sauti_core::media::jitter::{Arrival, JitterBuffer, JitterReport, JitterSettings, Pulled, Pushed};
 use sauti_core::media::level::{SILENCE_DBFS, rms_dbfs};
-use sauti_core::media::rtp::{RtpPacket, opus_ticks, timestamp_distance};
+use sauti_core::media::rtp::{RtpPacket, timestamp_distance};
 
+use super::codec::Decoder;
 use super::{AudioReport, CallerAudioSettings, Heard, Received};
-use crate::opus::{CodecError, Decoder, MAX_PACKET_SAMPLES};
+use crate::conceal::mix;
+use crate::opus::{CodecError, MAX_PACKET_SAMPLES};
+use crate::resample::Resampler;
 
 /// A frame softer than this may be left out unheard.
 const QUIET_DBFS: f32 = -45.0;
-/// Samples over which audio rises after silence: 2.5 ms.
-const RISE: usize = 60;
+/// How long audio rises after silence, as a share of a frame: 2.5 ms.
+const RISE: usize = 8;
 /// More pulls than the shortest packets (2.5 ms) need for a frame.
 const MAX_PULLS: usize = 40;
 /// Room for what is left of the frame before, the frame that a stretch adds, and the longest packet behind them.
@@ -25,16 +29,27 @@ const COMFORT: u32 = 30;
 /// fill the queue of the call task.
 const KEYS_AT_ONCE: u32 = 16;
 const KEY_EVERY: Duration = Duration::from_millis(60);
-/// A telephone event this much older than the last one (5 s) is not its repetition but a new clock.
-const EVENT_MEMORY: i32 = -240_000;
+/// A telephone event this much older than the last one, in seconds, is not its repetition but a new clock.
+const EVENT_MEMORY: i32 = 5;
+/// Comfort noise of codecs with a clock of 8 kHz (RFC 3389 §4).
+const COMFORT_NOISE: u8 = 13;
 
 /// The receiving half of a leg.
 #[derive(Debug)]
 pub(super) struct Hearing {
-    opus_payload_type: u8,
-    event_payload_type: u8,
+    codec: Codec,
+    payload_type: u8,
+    event_payload_type: Option<u8>,
     jitter: JitterBuffer,
+    /// What buffers of codecs before this one counted.
+    before: JitterReport,
     decoder: Decoder,
+    /// From the codec's rate to the session's, where they differ.
+    resampler: Option<Box<Resampler>>,
+    /// Samples of a frame at the codec's rate.
+    frame: usize,
+    /// The same at the session's.
+    out: usize,
     /// Where packets are decoded to.
     decoded: Box<[i16; MAX_PACKET_SAMPLES]>,
     /// A packet to be blended into the next.
@@ -66,11 +81,17 @@ pub(super) struct Hearing {
 
 impl Hearing {
     pub(super) fn new(settings: &CallerAudioSettings) -> Result<Self, CodecError> {
+        let (from, to) = (settings.codec.sample_rate(), settings.format.sample_rate());
         Ok(Self {
-            opus_payload_type: settings.opus_payload_type,
+            codec: settings.codec,
+            payload_type: settings.payload_type,
             event_payload_type: settings.event_payload_type,
-            jitter: JitterBuffer::new(settings.jitter),
-            decoder: Decoder::new()?,
+            jitter: JitterBuffer::new(JitterSettings { clock_rate: settings.codec.clock_rate(), ..settings.jitter }),
+            before: JitterReport::default(),
+            decoder: Decoder::new(settings.codec)?,
+            resampler: (from != to).then(|| Box::new(Resampler::new(from, to))),
+            frame: from as usize / 50,
+            out: to as usize / 50,
             decoded: Box::new([0; MAX_PACKET_SAMPLES]),
             surplus: Box::new([0; MAX_PACKET_SAMPLES]),
             surplus_len: 0,
@@ -91,8 +112,18 @@ impl Hearing {
         })
     }
 
+    /// Goes on where another codec stopped: what it counted, and whether the leg is muted. Its packets are gone.
+    pub(super) fn succeed(&mut self, before: &Self) {
+        self.before = before.jitter_report();
+        self.muted = before.muted;
+        self.ssrc = before.ssrc;
+        (self.keys, self.keys_at) = (before.keys, before.keys_at);
+    }
+
     pub(super) fn receive(&mut self, now: Instant, packet: &RtpPacket<'_>, report: &mut AudioReport) -> Received {
-        if packet.payload_type != self.opus_payload_type && packet.payload_type != self.event_payload_type {
+        let is_event = self.event_payload_type == Some(packet.payload_type);
+        let is_comfort = packet.payload_type == COMFORT_NOISE && self.codec.is_static();
+        if packet.payload_type != self.payload_type && !is_event && !is_comfort {
             if self.ssrc == Some(packet.ssrc) {
                 self.jitter.skip(now, packet.sequence, packet.timestamp);
             }
@@ -103,14 +134,14 @@ impl Hearing {
             report.strangers += 1;
             return Received::Stranger;
         }
-        if packet.payload_type == self.event_payload_type {
+        if is_event {
             return self.event(now, packet, report);
         }
-        if packet.payload.is_empty() {
-            // Padding alone: it takes a number and says nothing.
+        if packet.payload.is_empty() || is_comfort {
+            // Padding alone, or word that nobody speaks: it takes a number and says nothing.
             return Received::Audio(self.jitter.skip(now, packet.sequence, packet.timestamp));
         }
-        let Some(ticks) = opus_ticks(packet.payload) else {
+        let Some(ticks) = self.decoder.ticks(packet.payload) else {
             report.undecodable += 1;
             return Received::Undecodable;
         };
@@ -149,8 +180,8 @@ impl Hearing {
             report.undecodable += 1;
             return Received::Undecodable;
         };
-        if self.last_event.is_some_and(|last| (EVENT_MEMORY..=0).contains(&timestamp_distance(last, packet.timestamp)))
-        {
+        let memory = -EVENT_MEMORY * i32::try_from(self.codec.clock_rate()).unwrap_or(0);
+        if self.last_event.is_some_and(|last| (memory..=0).contains(&timestamp_distance(last, packet.timestamp))) {
             return Received::Event;
         }
         self.last_event = Some(packet.timestamp);
@@ -186,16 +217,24 @@ impl Hearing {
             Heard::Voice if self.carry_concealed => Heard::Concealed,
             heard => heard,
         };
-        let len = self.carry_len.min(FRAME_SAMPLES);
-        out[..len].copy_from_slice(&self.carry[..len]);
-        out[len..].fill(0);
+        let len = self.carry_len.min(self.frame);
+        self.last[..len].copy_from_slice(&self.carry[..len]);
+        self.last[len..].fill(0);
         self.carry.copy_within(len..self.carry_len, 0);
         self.carry_len -= len;
         if self.carry_len == 0 {
             self.carry_concealed = false;
         }
-        *self.last = *out;
-        self.level = if len == 0 { SILENCE_DBFS } else { rms_dbfs(out) };
+        let frame = &self.last[..self.frame];
+        self.level = if len == 0 { SILENCE_DBFS } else { rms_dbfs(frame) };
+        let made = match &mut self.resampler {
+            Some(resampler) => resampler.run(frame, &mut out[..self.out]),
+            None => {
+                out[..self.frame].copy_from_slice(frame);
+                self.frame
+            }
+        };
+        out[made..].fill(0);
         let heard = if self.muted {
             out.fill(0);
             Heard::Nothing
@@ -217,11 +256,11 @@ impl Hearing {
         // Who stops in mid-speech has lost the network, and gets no room noise made of his last word.
         self.saves_silence = self.jitter.has_paused() || self.level < QUIET_DBFS;
         for _ in 0..MAX_PULLS {
-            if self.carry_len >= FRAME_SAMPLES {
+            if self.carry_len >= self.frame {
                 break;
             }
             let quiet = self.level < QUIET_DBFS;
-            let (decoded, concealed) = match self.jitter.pull(now, duration(self.carry_len), quiet) {
+            let (decoded, concealed) = match self.jitter.pull(now, duration(self.carry_len, self.codec), quiet) {
                 Pulled::Voice(payload) => {
                     self.comfort = 0;
                     (self.decoder.decode(payload, &mut self.decoded), false)
@@ -232,21 +271,30 @@ impl Hearing {
                 }
                 Pulled::Scarce(payload) => {
                     self.comfort = 0;
-                    if let Ok(len) = self.decoder.decode(payload, &mut self.decoded) {
+                    if let Some(len) = self.decoder.decode(payload, &mut self.decoded) {
                         self.stretch(len);
                         continue;
                     }
-                    (Ok(0), true)
+                    (Some(0), true)
                 }
                 Pulled::Lost { ticks, next: Some(next) } => {
-                    report.recovered += 1;
-                    (self.decoder.decode_fec(next, samples(ticks), &mut self.decoded), true)
+                    report.recovered += u64::from(self.decoder.sends_copies());
+                    let samples = self.decoder.samples(ticks);
+                    (self.decoder.rebuild(next, samples, &mut self.decoded), true)
                 }
-                Pulled::Lost { ticks, next: None } => (self.decoder.conceal(samples(ticks), &mut self.decoded), true),
-                Pulled::Starved => (self.decoder.conceal(FRAME_SAMPLES, &mut self.decoded), true),
-                Pulled::Silence if self.sounding && self.comfort < COMFORT && self.saves_silence => {
+                Pulled::Lost { ticks, next: None } => {
+                    let samples = self.decoder.samples(ticks);
+                    (self.decoder.conceal(samples, &mut self.decoded), true)
+                }
+                Pulled::Starved => (self.decoder.conceal(self.frame, &mut self.decoded), true),
+                Pulled::Silence
+                    if self.sounding
+                        && self.comfort < COMFORT
+                        && self.saves_silence
+                        && self.decoder.makes_comfort() =>
+                {
                     self.comfort += 1;
-                    let len = self.decoder.conceal(FRAME_SAMPLES, &mut self.decoded).unwrap_or(0);
+                    let len = self.decoder.conceal(self.frame, &mut self.decoded).unwrap_or(0);
                     self.append(len, false);
                     return Heard::Comfort;
                 }
@@ -254,11 +302,11 @@ impl Hearing {
                 Pulled::Empty => return self.fade(Heard::Nothing),
             };
             let len = match decoded {
-                Ok(len) => len,
-                Err(_) => {
+                Some(len) => len,
+                None => {
                     report.undecodable += 1;
                     self.carry_concealed = true;
-                    self.decoder.conceal(FRAME_SAMPLES, &mut self.decoded).unwrap_or(0)
+                    self.decoder.conceal(self.frame, &mut self.decoded).unwrap_or(0)
                 }
             };
             self.append(len, concealed);
@@ -272,13 +320,14 @@ impl Hearing {
         let len = len.min(room.len()).min(MAX_PACKET_SAMPLES);
         let fresh = &mut self.decoded[..len];
         let blended = self.surplus_len.min(len);
-        for (n, (new, old)) in (1_i32..).zip(fresh.iter_mut().zip(&self.surplus[..blended])) {
-            *new = mix(*old, *new, n, length(blended) + 1);
+        for (n, (new, old)) in (1..).zip(fresh.iter_mut().zip(&self.surplus[..blended])) {
+            *new = mix(*old, *new, n, blended + 1);
         }
         self.surplus_len = 0;
         if !self.sounding {
-            for (n, sample) in (1_i32..).zip(fresh.iter_mut().take(RISE)) {
-                *sample = mix(0, *sample, n, length(RISE) + 1);
+            let rise = self.frame / RISE;
+            for (n, sample) in (1..).zip(fresh.iter_mut().take(rise)) {
+                *sample = mix(0, *sample, n, rise + 1);
             }
         }
         self.sounding = true;
@@ -290,16 +339,16 @@ impl Hearing {
     /// Puts `len` decoded samples behind the carry, and before them as much as the frame before them: it begins as the fresh
     /// audio does and ends as that frame did, so that neither seam is a step and the decoder knows nothing of it.
     fn stretch(&mut self, len: usize) {
-        let more = FRAME_SAMPLES.min(len);
+        let more = self.frame.min(len);
         let mut bridge = [0; FRAME_SAMPLES];
-        let of = length(more) + 1;
+        let of = more + 1;
         for (n, sample) in bridge.iter_mut().take(more).enumerate() {
             let back = more - n;
             let before = match self.carry_len.checked_sub(back) {
                 Some(at) => self.carry[at],
-                None => self.last[FRAME_SAMPLES + self.carry_len - back],
+                None => self.last[self.frame + self.carry_len - back],
             };
-            *sample = mix(self.decoded[n], before, length(n) + 1, of);
+            *sample = mix(self.decoded[n], before, n + 1, of);
         }
         self.surplus_len = 0;
         if let Some(room) = self.carry.get_mut(self.carry_len..self.carry_len + more) {
@@ -315,9 +364,9 @@ impl Hearing {
         if !self.sounding {
             return silence;
         }
-        let len = self.decoder.conceal(FRAME_SAMPLES, &mut self.decoded).unwrap_or(0);
-        for (n, sample) in (1_i32..).zip(self.decoded[..len].iter_mut()) {
-            *sample = mix(*sample, 0, n, length(len));
+        let len = self.decoder.conceal(self.frame, &mut self.decoded).unwrap_or(0);
+        for (n, sample) in (1..).zip(self.decoded[..len].iter_mut()) {
+            *sample = mix(*sample, 0, n, len);
         }
         self.append(len, true);
         self.sounding = false;
@@ -331,32 +380,20 @@ impl Hearing {
         self.surplus_len = 0;
     }
 
+    pub(super) const fn codec(&self) -> Codec {
+        self.codec
+    }
+
     pub(super) fn set_muted(&mut self, muted: bool) {
         self.muted = muted;
     }
 
     pub(super) fn jitter_report(&self) -> JitterReport {
-        self.jitter.report()
+        self.jitter.report().after(&self.before)
     }
 }
 
-/// The way from `old` to `new` after `n` of `of` steps.
-#[expect(clippy::cast_possible_truncation, reason = "a mean of two samples is a sample")]
-fn mix(old: i16, new: i16, n: i32, of: i32) -> i16 {
-    let n = n.clamp(0, of);
-    ((i32::from(old) * (of - n) + i32::from(new) * n) / of.max(1)) as i16
-}
-
-fn length(samples: usize) -> i32 {
-    i32::try_from(samples).unwrap_or(i32::MAX)
-}
-
-/// Samples at 24 kHz for ticks of 48 kHz, in whole steps of 2.5 ms, at least one.
-fn samples(ticks: u32) -> usize {
-    let steps = usize::try_from(ticks / 120).unwrap_or(1).clamp(1, MAX_PACKET_SAMPLES / 60);
-    steps * 60
-}
-
-fn duration(samples: usize) -> Duration {
-    Duration::from_nanos(u64::try_from(samples).unwrap_or(0) * 1_000_000_000 / u64::from(SAMPLE_RATE))
+/// Length of so many samples.
+fn duration(samples: usize, codec: Codec) -> Duration {
+    Duration::from_nanos(u64::try_from(samples).unwrap_or(0) * 1_000_000_000 / u64::from(codec.sample_rate()))
 }

@@ -490,3 +490,4 @@ proptest! {
 }
 
 mod field;
+mod trunk;
