@@ -8,6 +8,7 @@ pub mod ogg_opus;
 pub mod opus;
 pub mod pipeline;
 pub mod resample;
+pub mod rtp;
 pub mod voice;
 pub mod webrtc;
 pub mod webrtc_sdp;

@@ -1,7 +1,7 @@
 //! The WebRTC leg of one audio call: ICE, DTLS-SRTP and RTP, sans-IO.
 //!
-//! This module (this file and those below `webrtc/`) is the only one that names the engine: `rtc`, the sans-IO core of
-//! the `webrtc` project. Of it we drive the parts directly (ICE agent, DTLS endpoint, SRTP context, STUN messages) and
+//! This module (this file and those below `webrtc/`) and [`crate::rtp`] are the only ones that name the engine: `rtc`, the
+//! sans-IO core of the `webrtc` project. Of it we drive the parts directly (ICE agent, DTLS endpoint, SRTP context, STUN messages) and
 //! leave its peer connection out. That one would put eight handlers and a statistics store between a packet and its
 //! lane, keep failures to itself, fix the DTLS timer at 1 s, drop media from an SSRC that the description lacks, and
 //! choose codecs by rules that lose Opus beside telephone-event.
@@ -22,37 +22,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Buf as _, BytesMut};
-use rtc::shared::error::Error;
+use bytes::BytesMut;
 
+pub use crate::rtp::{FarReport, LegCounters, LegEvent, LegFailure, MAX_PAYLOAD, Reception, RtpIn, RtpOut, SendError};
+use crate::rtp::{MAX_DATAGRAM, Protection, Stream};
 use crate::webrtc_sdp::{self, OfferFacts, OfferShape, SdpRefusal, Setup};
-use dtls::{Dtls, DtlsEvent, Srtp};
+use dtls::{Dtls, DtlsEvent};
 use ice::{Credentials, Full, Ice, IceEvent, Lite};
 use identity::Draw;
 pub use identity::{Certificate, EngineError};
-use packet::{RTP_HEADER, read_header};
-pub use packet::{RtpIn, RtpOut};
-use report::Reports;
-pub use report::{FarReport, Reception};
 
 mod dtls;
 mod ice;
 mod identity;
-mod packet;
-mod report;
 #[cfg(test)]
 mod tests;
 
-/// Longest payload that is sent: with headers, SRTP and UDP it stays below any path's MTU. 20 ms of Opus at its highest
-/// rate has 1275 bytes, at ours 60 to 160.
-pub const MAX_PAYLOAD: usize = 1_200;
-/// Longest datagram that is looked at.
-const MAX_DATAGRAM: usize = 2_048;
-/// Received packets that wait to be polled; a lane polls after every datagram, so more means that it forgot.
-const MAX_WAITING: usize = 256;
-/// Packets with an SSRC that never passed authentication, for which the engine is still asked. It keeps about 150 bytes
-/// for each such SSRC, so this bounds what a forger can make it keep: 150 KiB.
-const MAX_TRIALS: u16 = 1_000;
+/// Ticks a second of Opus' RTP clock (RFC 7587).
+const OPUS_CLOCK: u32 = 48_000;
 
 /// What a leg has to know about its socket and itself.
 #[derive(Debug, Clone, Copy)]
@@ -64,80 +51,6 @@ pub struct LegSettings<'a> {
     /// Addresses to advertise as host candidates, best first. May be empty: the far end then learns our address from
     /// our checks, which suffices wherever outbound UDP does.
     pub advertise: &'a [SocketAddr],
-}
-
-/// Something that changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LegEvent {
-    /// A path is chosen; DTLS begins or is awaited.
-    IceConnected,
-    /// SRTP is up in both directions: media may flow.
-    Connected,
-    /// The far end has been silent on ICE for 5 s (8 s where we are ICE-lite); it may come back, so this alone ends no
-    /// call.
-    Disconnected,
-    /// It came back.
-    Recovered,
-    /// The far end reports how our stream arrives.
-    Report(FarReport),
-    /// The far end said RTCP BYE: a hang-up seen before any webhook.
-    Bye,
-    /// The far end closed DTLS: no media goes either way any more.
-    Closed,
-    /// There will be no media (any more); nothing follows.
-    Failed(LegFailure),
-}
-
-/// Why a leg failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LegFailure {
-    /// No path within 30 s, or silence on it for 30 s.
-    Ice,
-    /// The handshake was refused or never completed.
-    Dtls,
-    /// The far end's certificate is not the one that its description announced.
-    WrongCertificate,
-}
-
-/// Why a packet was not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// SRTP is not up, or the leg is over.
-    #[error("the leg is not connected; wait for its Connected event")]
-    NotConnected,
-    /// The payload is too long.
-    #[error("the payload has {0} bytes; at most {MAX_PAYLOAD} are sent")]
-    TooLong(usize),
-    /// The engine refused, for instance RTCP that is none.
-    #[error("the engine refused to protect the packet")]
-    Refused,
-}
-
-/// What was counted over the life of a leg.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LegCounters {
-    /// RTP packets received and delivered.
-    pub rtp_in: u64,
-    /// RTP packets sent.
-    pub rtp_out: u64,
-    /// RTCP datagrams received and read.
-    pub rtcp_in: u64,
-    /// RTCP datagrams sent.
-    pub rtcp_out: u64,
-    /// Checks that were not for us or not authentic, and answers to nothing that we asked.
-    pub stun_refused: u64,
-    /// DTLS or media from an address that passed no check.
-    pub strangers: u64,
-    /// Media before there were keys.
-    pub early: u64,
-    /// SRTP or SRTCP that failed authentication.
-    pub srtp_failures: u64,
-    /// SRTP or SRTCP that came twice or too late.
-    pub replayed: u64,
-    /// Truncated, oversized or unknown datagrams.
-    pub bad_packets: u64,
-    /// Received packets thrown away because nobody polled.
-    pub unpolled: u64,
 }
 
 /// Payload types in force.
@@ -154,32 +67,23 @@ pub struct WebRtcLeg {
     certificate: Certificate,
     ice: Ice,
     dtls: Option<Dtls>,
-    srtp: Option<Box<Srtp>>,
+    stream: Stream,
     /// Where media goes: the address of the chosen pair.
     peer: Option<SocketAddr>,
     over: bool,
-    ssrc: u32,
     payload_types: PayloadTypes,
     /// Every payload type of our offer; empty for a leg that answered.
     offered: Vec<u8>,
-    /// SSRCs that passed authentication, RTP and RTCP alike, newest last.
-    known: Vec<u32>,
-    trials: u16,
-    plain: Vec<u8>,
     outbox: VecDeque<(SocketAddr, BytesMut)>,
-    events: VecDeque<LegEvent>,
-    rtp: VecDeque<RtpIn>,
-    reports: Reports,
-    counters: LegCounters,
 }
 
 impl std::fmt::Debug for WebRtcLeg {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WebRtcLeg")
-            .field("connected", &self.srtp.is_some())
+            .field("connected", &self.stream.is_open())
             .field("over", &self.over)
             .field("payload_types", &self.payload_types)
-            .field("counters", &self.counters)
+            .field("counters", &self.stream.counters)
             .finish_non_exhaustive()
     }
 }
@@ -257,20 +161,12 @@ impl WebRtcLeg {
             certificate: certificate.clone(),
             ice,
             dtls: None,
-            srtp: None,
+            stream: Stream::new(now, draw.ssrc, draw.cname, payload_types.opus, OPUS_CLOCK),
             peer: None,
             over: false,
-            ssrc: draw.ssrc,
             payload_types,
             offered: Vec::new(),
-            known: Vec::new(),
-            trials: 0,
-            plain: Vec::with_capacity(RTP_HEADER + MAX_PAYLOAD),
             outbox: VecDeque::new(),
-            events: VecDeque::new(),
-            rtp: VecDeque::new(),
-            reports: Reports::new(now, draw.ssrc, draw.cname),
-            counters: LegCounters::default(),
         }
     }
 
@@ -297,6 +193,7 @@ impl WebRtcLeg {
             }
         }
         self.payload_types = PayloadTypes { opus: answer.opus.payload_type, telephone_event: answer.telephone_event };
+        self.stream.set_codec(answer.opus.payload_type, OPUS_CLOCK);
         self.dtls = Some(dtls);
         self.pump(now);
         Ok(())
@@ -322,19 +219,23 @@ impl WebRtcLeg {
         // A socket bound to all of IPv6 shows IPv4 peers in mapped form; candidates have the plain one.
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         match packet {
-            _ if packet.len() > MAX_DATAGRAM => self.counters.bad_packets += 1,
+            _ if packet.len() > MAX_DATAGRAM => self.stream.counters.bad_packets += 1,
             [0..=3, ..] => {
                 if self.ice.receive(now, from, packet).is_err() {
-                    self.counters.stun_refused += 1;
+                    self.stream.counters.stun_refused += 1;
                 }
             }
             [20..=63 | 128..=191, ..] if self.peer != Some(from) && !self.ice.has_verified(from) => {
-                self.counters.strangers += 1;
+                self.stream.counters.strangers += 1;
             }
             [20..=63, ..] => self.receive_dtls(now, packet),
-            [128..=191, 192..=223, ..] => self.receive_rtcp(now, packet),
-            [128..=191, _, ..] => self.receive_rtp(now, packet),
-            _ => self.counters.bad_packets += 1,
+            [128..=191, 192..=223, ..] => self.stream.receive_rtcp(now, packet, true),
+            [128..=191, _, ..] => {
+                if let Some(packet) = self.stream.open(now, packet) {
+                    self.stream.deliver(packet);
+                }
+            }
+            _ => self.stream.counters.bad_packets += 1,
         }
         self.pump(now);
     }
@@ -346,12 +247,12 @@ impl WebRtcLeg {
 
     /// What changed, oldest first.
     pub fn poll_event(&mut self) -> Option<LegEvent> {
-        self.events.pop_front()
+        self.stream.events.pop_front()
     }
 
     /// The next received RTP packet, in order of arrival.
     pub fn poll_rtp(&mut self) -> Option<RtpIn> {
-        self.rtp.pop_front()
+        self.stream.poll_rtp()
     }
 
     /// When [`Self::handle_timeout`] is due; `None` when nothing is awaited.
@@ -361,7 +262,7 @@ impl WebRtcLeg {
             return None;
         }
         let dtls = self.dtls.as_ref().and_then(Dtls::deadline);
-        [self.ice.deadline(), dtls, self.reports.deadline()].into_iter().flatten().min()
+        [self.ice.deadline(), dtls, self.stream.reports.deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due. Harmless when nothing is.
@@ -372,12 +273,8 @@ impl WebRtcLeg {
         self.ice.handle_timeout(now);
         let event = self.dtls.as_mut().and_then(|dtls| dtls.handle_timeout(now));
         self.settle(event);
-        let mut plain = std::mem::take(&mut self.plain);
-        if self.reports.write_due(now, &mut plain) {
-            // Without keys (any more) there is nobody to report to.
-            self.send_rtcp(&plain).ok();
-        }
-        self.plain = plain;
+        let report = self.stream.report_due(now);
+        self.post(report);
         self.pump(now);
     }
 
@@ -386,17 +283,11 @@ impl WebRtcLeg {
     /// # Errors
     /// Nothing was sent; see [`SendError`].
     pub fn send_rtp(&mut self, now: Instant, packet: &RtpOut<'_>) -> Result<(), SendError> {
-        let (Some(srtp), Some(peer), false) = (&mut self.srtp, self.peer, self.over) else {
+        if self.peer.is_none() || self.over {
             return Err(SendError::NotConnected);
-        };
-        if packet.payload.len() > MAX_PAYLOAD {
-            return Err(SendError::TooLong(packet.payload.len()));
         }
-        let header = packet.write(self.ssrc, &mut self.plain);
-        let protected = srtp.out.encrypt_rtp_with_header(&self.plain, &header).map_err(|_| SendError::Refused)?;
-        self.outbox.push_back((peer, protected));
-        self.counters.rtp_out += 1;
-        self.reports.sent(now, packet.timestamp, packet.payload.len());
+        let datagram = self.stream.seal(now, packet)?;
+        self.post(Some(datagram));
         Ok(())
     }
 
@@ -405,25 +296,25 @@ impl WebRtcLeg {
     /// # Errors
     /// Nothing was sent; see [`SendError`].
     pub fn send_rtcp(&mut self, compound: &[u8]) -> Result<(), SendError> {
-        let (Some(srtp), Some(peer), false) = (&mut self.srtp, self.peer, self.over) else {
+        if self.peer.is_none() || self.over {
             return Err(SendError::NotConnected);
-        };
-        if compound.len() > MAX_PAYLOAD {
-            return Err(SendError::TooLong(compound.len()));
         }
-        let protected = srtp.out.encrypt_rtcp(compound).map_err(|_| SendError::Refused)?;
-        self.outbox.push_back((peer, protected));
-        self.counters.rtcp_out += 1;
+        let datagram = self.stream.seal_rtcp(compound)?;
+        self.post(Some(datagram));
         Ok(())
+    }
+
+    fn post(&mut self, datagram: Option<BytesMut>) {
+        if let (Some(peer), Some(datagram)) = (self.peer, datagram) {
+            self.outbox.push_back((peer, datagram));
+        }
     }
 
     /// Says RTCP BYE and leaves everything else as it is, as a WhatsApp caller does who hangs up.
     pub fn say_bye(&mut self) {
-        let mut plain = std::mem::take(&mut self.plain);
-        self.reports.write_bye(&mut plain);
         // Before SRTP is up there is nobody to say it to.
-        self.send_rtcp(&plain).ok();
-        self.plain = plain;
+        let bye = if self.over { None } else { self.stream.bye() };
+        self.post(bye);
     }
 
     /// Says goodbye (RTCP BYE, then DTLS `close_notify`) and ends the leg; drain [`Self::poll_transmit`] once more.
@@ -438,13 +329,13 @@ impl WebRtcLeg {
         }
         self.pump(now);
         self.over = true;
-        self.events.clear();
+        self.stream.events.clear();
     }
 
     /// Our one synchronization source.
     #[must_use]
     pub fn ssrc(&self) -> u32 {
-        self.ssrc
+        self.stream.ssrc
     }
 
     /// Payload types in force; those offered, until an answer came.
@@ -456,136 +347,29 @@ impl WebRtcLeg {
     /// Whether media may be sent.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.srtp.is_some() && !self.over
+        self.stream.is_open() && !self.over
     }
 
     /// How the far end's stream arrives here; `None` before its first packet.
     #[must_use]
     pub fn reception(&self) -> Option<Reception> {
-        self.reports.reception()
+        self.stream.reception()
     }
 
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> LegCounters {
-        self.counters
+        self.stream.counters
     }
 
     fn receive_dtls(&mut self, now: Instant, packet: &[u8]) {
         let Some(dtls) = &mut self.dtls else {
-            self.counters.strangers += 1;
+            self.stream.counters.strangers += 1;
             return;
         };
         match dtls.receive(now, packet) {
             Ok(event) => self.settle(event),
-            Err(_) => self.counters.bad_packets += 1,
-        }
-    }
-
-    fn receive_rtp(&mut self, now: Instant, packet: &[u8]) {
-        let Some(header) = read_header(packet) else {
-            self.counters.bad_packets += 1;
-            return;
-        };
-        let Some(srtp) = &mut self.srtp else {
-            self.counters.early += 1;
-            return;
-        };
-        let known = self.known.contains(&header.ssrc);
-        if !known && self.trials >= MAX_TRIALS {
-            self.counters.srtp_failures += 1;
-            return;
-        }
-        let mut plain = match srtp.inn.decrypt_rtp_with_header(packet, &header.engine(packet)) {
-            Ok(plain) => plain,
-            Err(error) => {
-                self.refused(&error, known);
-                return;
-            }
-        };
-        self.learn(header.ssrc);
-        if plain.len() < header.bytes {
-            self.counters.bad_packets += 1;
-            return;
-        }
-        plain.advance(header.bytes);
-        if header.padded {
-            let padding = usize::from(plain.last().copied().unwrap_or_default());
-            let Some(keep) = plain.len().checked_sub(padding).filter(|_| padding != 0) else {
-                self.counters.bad_packets += 1;
-                return;
-            };
-            plain.truncate(keep);
-        }
-        self.counters.rtp_in += 1;
-        let timed = header.payload_type == self.payload_types.opus;
-        self.reports.received(now, header.ssrc, header.sequence, header.timestamp, timed);
-        if self.rtp.len() >= MAX_WAITING {
-            self.rtp.pop_front();
-            self.counters.unpolled += 1;
-        }
-        self.rtp.push_back(RtpIn {
-            payload_type: header.payload_type,
-            marker: header.marker,
-            sequence: header.sequence,
-            timestamp: header.timestamp,
-            ssrc: header.ssrc,
-            at: now,
-            payload: plain,
-        });
-    }
-
-    fn receive_rtcp(&mut self, now: Instant, packet: &[u8]) {
-        let Some(&[_, _, _, _, a, b, c, d]) = packet.first_chunk::<8>() else {
-            self.counters.bad_packets += 1;
-            return;
-        };
-        let Some(srtp) = &mut self.srtp else {
-            self.counters.early += 1;
-            return;
-        };
-        let ssrc = u32::from_be_bytes([a, b, c, d]);
-        let known = self.known.contains(&ssrc);
-        if !known && self.trials >= MAX_TRIALS {
-            self.counters.srtp_failures += 1;
-            return;
-        }
-        let plain = match srtp.inn.decrypt_rtcp(packet) {
-            Ok(plain) => plain,
-            Err(error) => {
-                self.refused(&error, known);
-                return;
-            }
-        };
-        self.learn(ssrc);
-        self.counters.rtcp_in += 1;
-        let heard = self.reports.read(now, &plain);
-        if let Some(report) = heard.report {
-            self.events.push_back(LegEvent::Report(report));
-        }
-        if heard.bye {
-            self.events.push_back(LegEvent::Bye);
-        }
-    }
-
-    fn refused(&mut self, error: &Error, known: bool) {
-        match error {
-            Error::SrtpSsrcDuplicated(..) | Error::SrtcpSsrcDuplicated(..) => self.counters.replayed += 1,
-            Error::ErrTooShortRtp | Error::ErrTooShortRtcp => self.counters.bad_packets += 1,
-            _ => {
-                self.counters.srtp_failures += 1;
-                if !known {
-                    self.trials = self.trials.saturating_add(1);
-                }
-            }
-        }
-    }
-
-    /// Remembers an SSRC that passed authentication. The peer holds the keys, so this list is as long as it wishes,
-    /// up to 64.
-    fn learn(&mut self, ssrc: u32) {
-        if !self.known.contains(&ssrc) && self.known.len() < 64 {
-            self.known.push(ssrc);
+            Err(_) => self.stream.counters.bad_packets += 1,
         }
     }
 
@@ -593,12 +377,12 @@ impl WebRtcLeg {
         match event {
             None => {}
             Some(DtlsEvent::Connected(keys)) => {
-                self.srtp = Some(keys);
-                self.events.push_back(LegEvent::Connected);
+                self.stream.protection = Protection::Srtp(keys);
+                self.stream.events.push_back(LegEvent::Connected);
             }
             Some(DtlsEvent::PeerClosed) => {
-                self.srtp = None;
-                self.events.push_back(LegEvent::Closed);
+                self.stream.protection = Protection::Awaited;
+                self.stream.events.push_back(LegEvent::Closed);
             }
             Some(DtlsEvent::Failed(failure)) => self.end(failure),
         }
@@ -607,7 +391,7 @@ impl WebRtcLeg {
     fn end(&mut self, failure: LegFailure) {
         if !self.over {
             self.over = true;
-            self.events.push_back(LegEvent::Failed(failure));
+            self.stream.events.push_back(LegEvent::Failed(failure));
         }
     }
 
@@ -617,13 +401,13 @@ impl WebRtcLeg {
             match event {
                 IceEvent::Selected(peer) => {
                     if self.peer.replace(peer).is_none() {
-                        self.events.push_back(LegEvent::IceConnected);
+                        self.stream.events.push_back(LegEvent::IceConnected);
                     }
                     let event = self.dtls.as_mut().and_then(|dtls| dtls.start(now));
                     self.settle(event);
                 }
-                IceEvent::Disconnected => self.events.push_back(LegEvent::Disconnected),
-                IceEvent::Recovered => self.events.push_back(LegEvent::Recovered),
+                IceEvent::Disconnected => self.stream.events.push_back(LegEvent::Disconnected),
+                IceEvent::Recovered => self.stream.events.push_back(LegEvent::Recovered),
                 IceEvent::Failed => self.end(LegFailure::Ice),
             }
         }

@@ -20,11 +20,10 @@ use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::shared::error::{Error, Result};
 use rtc::shared::{TransportContext, TransportProtocol};
 use rtc::srtp;
-use rtc::srtp::context::Context;
 use rtc::srtp::protection_profile::ProtectionProfile;
 
-use super::Certificate;
-use super::LegFailure;
+use super::{Certificate, LegFailure};
+use crate::rtp::srtp::{Srtp, inward, outward};
 
 /// First wait for an answer to a flight.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -42,15 +41,6 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(30);
 /// so this bounds what a forger can make it keep (half a MiB). Whoever can forge that many can end a handshake anyway, by
 /// a plain alert.
 const MAX_SEALED: u32 = 256;
-/// Packets that may come late or twice before a window forgets them; 1.28 s of 20 ms packets.
-const REPLAY_WINDOW: usize = 64;
-
-/// The keys of both directions.
-pub(super) struct Srtp {
-    pub(super) out: Context,
-    pub(super) inn: Context,
-}
-
 /// What a handshake came to.
 pub(super) enum DtlsEvent {
     Connected(Box<Srtp>),
@@ -309,15 +299,8 @@ impl Dtls {
         let crypto = self.provider.crypto();
         let keys = &config.keys;
         Ok(Box::new(Srtp {
-            out: Context::new(&keys.local_master_key, &keys.local_master_salt, profile, None, None, crypto)?,
-            inn: Context::new(
-                &keys.remote_master_key,
-                &keys.remote_master_salt,
-                profile,
-                Some(srtp::option::srtp_replay_protection(REPLAY_WINDOW)),
-                Some(srtp::option::srtcp_replay_protection(REPLAY_WINDOW)),
-                crypto,
-            )?,
+            out: outward(&keys.local_master_key, &keys.local_master_salt, profile, crypto)?,
+            inn: inward(&keys.remote_master_key, &keys.remote_master_salt, profile, crypto)?,
         }))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::rtp::read_header;
 use crate::webrtc_sdp::tests::{AIORTC_OFFER, CHROMIUM_OFFER, WHATSAPP_OFFER};
 
 /// 60 to 149 bytes that differ from packet to packet.
@@ -71,7 +72,7 @@ fn media_of_a_source_that_no_description_named_is_delivered() {
     world.connect(Duration::from_secs(5));
     world.send(false, 1, 111, b"x");
     // A relay may also change the source in mid-call.
-    world.caller.leg.ssrc ^= 0xFFFF;
+    world.caller.leg.stream.ssrc ^= 0xFFFF;
     world.send(false, 9, 111, b"y");
     world.run(Duration::from_millis(5));
     assert_eq!(world.us.rtp.len(), 2);
@@ -91,7 +92,8 @@ fn extensions_sources_and_padding_are_stepped_over() {
     plain.extend_from_slice(&[0, 0, 3]);
     let header = read_header(&plain).unwrap();
     assert_eq!(header.bytes, 32);
-    let packet = world.caller.leg.srtp.as_mut().unwrap().out.encrypt_rtp_with_header(&plain, &header.engine(&plain));
+    let Protection::Srtp(srtp) = &mut world.caller.leg.stream.protection else { panic!("connected") };
+    let packet = srtp.out.encrypt_rtp_with_header(&plain, &header.engine(&plain));
     let from = world.caller.addr;
     world.us.leg.receive(world.now, from, &packet.unwrap());
     let got = world.us.leg.poll_rtp().unwrap();
@@ -214,7 +216,7 @@ fn forged_sources_cannot_fill_the_memory() {
         packet.extend_from_slice(&[0; 40]);
         world.us.leg.receive(world.now, from, &packet);
     }
-    assert_eq!(world.us.leg.trials, MAX_TRIALS);
+    assert_eq!(world.us.leg.stream.trials, crate::rtp::MAX_TRIALS);
     assert_eq!(world.us.leg.counters().srtp_failures, 5_000);
     world.send(false, 2, 111, b"second");
     world.run(Duration::from_millis(5));

@@ -2,12 +2,10 @@
 //!
 //! A report goes out every 2 to 3 s, which also keeps a WhatsApp relay awake (it hangs up after 30 s without packets).
 //! The first follows our first RTP packet and none precedes it: before a call is accepted nothing may be sent that
-//! could be taken for media. Driven by [`super::WebRtcLeg`]; no engine here, the packets are plain.
+//! could be taken for media. Driven by [`super::Stream`]; no engine here, the packets are plain.
 
 use std::time::{Duration, Instant};
 
-/// RTP ticks a second of Opus (RFC 7587).
-const CLOCK: u64 = 48_000;
 /// Wait for the first report, from the first packet sent.
 const FIRST_REPORT: Duration = Duration::from_millis(500);
 /// Steps in sequence numbers beyond which a stream is taken to have started anew, when a second packet agrees.
@@ -48,14 +46,16 @@ pub struct Reception {
 
 /// What a received compound packet came to.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
-    pub(super) report: Option<FarReport>,
-    pub(super) bye: bool,
+pub(crate) struct Heard {
+    pub(crate) report: Option<FarReport>,
+    pub(crate) bye: bool,
 }
 
 /// The account of both streams.
-pub(super) struct Reports {
+pub(crate) struct Reports {
     origin: Instant,
+    /// RTP ticks a second.
+    clock: u64,
     ssrc: u32,
     cname: String,
     next: Option<Instant>,
@@ -130,13 +130,13 @@ impl Incoming {
         self.expected().wrapping_sub(self.received).cast_signed().clamp(-0x0080_0000, 0x007F_FFFF)
     }
 
-    fn time(&mut self, arrival: u64, timestamp: u32) {
+    fn time(&mut self, arrival: u64, timestamp: u32, clock: u64) {
         // Both wrap at 32 bits; their difference matters, and only its changes.
         let transit = i64::from(low_bits(arrival).wrapping_sub(timestamp).cast_signed());
         if let Some(before) = self.transit.replace(transit) {
             let change = (transit - before).unsigned_abs();
             // A jump of a second is a new media time, no jitter.
-            if let Some(change) = u32::try_from(change).ok().filter(|change| u64::from(*change) < CLOCK) {
+            if let Some(change) = u32::try_from(change).ok().filter(|change| u64::from(*change) < clock) {
                 self.jitter = self.jitter.saturating_add(change).saturating_sub((self.jitter + 8) >> 4);
             }
         }
@@ -144,9 +144,10 @@ impl Incoming {
 }
 
 impl Reports {
-    pub(super) fn new(origin: Instant, ssrc: u32, cname: String) -> Self {
+    pub(crate) fn new(origin: Instant, ssrc: u32, cname: String, clock_rate: u32) -> Self {
         Self {
             origin,
+            clock: u64::from(clock_rate.max(1)),
             ssrc,
             cname,
             next: None,
@@ -158,8 +159,19 @@ impl Reports {
         }
     }
 
+    /// Another codec: what was measured in ticks of the clock before means nothing any more.
+    pub(crate) fn set_clock(&mut self, clock_rate: u32) {
+        let clock = u64::from(clock_rate.max(1));
+        if self.clock != clock {
+            self.clock = clock;
+            if let Some(incoming) = &mut self.incoming {
+                (incoming.transit, incoming.jitter) = (None, 0);
+            }
+        }
+    }
+
     /// Counts a packet that we sent.
-    pub(super) fn sent(&mut self, now: Instant, timestamp: u32, payload: usize) {
+    pub(crate) fn sent(&mut self, now: Instant, timestamp: u32, payload: usize) {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(u32::try_from(payload).unwrap_or(u32::MAX));
         self.last_sent = Some((timestamp, now));
@@ -168,7 +180,7 @@ impl Reports {
     }
 
     /// Counts a packet that came; `timed` says that its timestamp runs with the audio clock.
-    pub(super) fn received(&mut self, now: Instant, ssrc: u32, sequence: u16, timestamp: u32, timed: bool) {
+    pub(crate) fn received(&mut self, now: Instant, ssrc: u32, sequence: u16, timestamp: u32, timed: bool) {
         let arrival = self.ticks(now);
         let in_line = match &mut self.incoming {
             Some(incoming) if incoming.ssrc == ssrc => incoming.count(sequence),
@@ -178,16 +190,16 @@ impl Reports {
             }
         };
         if let Some(incoming) = self.incoming.as_mut().filter(|_| in_line && timed) {
-            incoming.time(arrival, timestamp);
+            incoming.time(arrival, timestamp, self.clock);
         }
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.next
     }
 
     /// Writes a report into `plain` if one is due.
-    pub(super) fn write_due(&mut self, now: Instant, plain: &mut Vec<u8>) -> bool {
+    pub(crate) fn write_due(&mut self, now: Instant, plain: &mut Vec<u8>) -> bool {
         if self.next.is_none_or(|next| next > now) {
             return false;
         }
@@ -199,7 +211,7 @@ impl Reports {
         let extra = if block.is_some() { 6 } else { 0 };
         match self.last_sent.filter(|_| std::mem::take(&mut self.sent_since_report)) {
             Some((timestamp, at)) => {
-                let since = now.saturating_duration_since(at).as_micros() * u128::from(CLOCK) / 1_000_000;
+                let since = now.saturating_duration_since(at).as_micros() * u128::from(self.clock) / 1_000_000;
                 let media = timestamp.wrapping_add(low_bits(u64::try_from(since).unwrap_or(0)));
                 plain.extend_from_slice(&[count, SENDER_REPORT, 0, 6 + extra]);
                 plain.extend_from_slice(&self.ssrc.to_be_bytes());
@@ -219,7 +231,7 @@ impl Reports {
     }
 
     /// Writes a goodbye: an empty receiver report and a BYE.
-    pub(super) fn write_bye(&self, plain: &mut Vec<u8>) {
+    pub(crate) fn write_bye(&self, plain: &mut Vec<u8>) {
         plain.clear();
         for head in [[0x80, RECEIVER_REPORT, 0, 1], [0x81, BYE, 0, 1]] {
             plain.extend_from_slice(&head);
@@ -265,7 +277,7 @@ impl Reports {
     }
 
     /// Reads a compound packet. What is cut short or unknown is stepped over.
-    pub(super) fn read(&mut self, now: Instant, mut compound: &[u8]) -> Heard {
+    pub(crate) fn read(&mut self, now: Instant, mut compound: &[u8]) -> Heard {
         let mut heard = Heard::default();
         while let Some((&[first, kind, high, low], rest)) = compound.split_first_chunk::<4>() {
             let length = usize::from(u16::from_be_bytes([high, low])) * 4;
@@ -310,18 +322,18 @@ impl Reports {
             fraction_lost,
             // 24 bits with a sign.
             lost: (losses << 8).cast_signed() >> 8,
-            jitter: from_ticks(word(12)?),
+            jitter: self.from_ticks(word(12)?),
             round_trip,
         })
     }
 
     /// How the far end's stream arrives.
-    pub(super) fn reception(&self) -> Option<Reception> {
+    pub(crate) fn reception(&self) -> Option<Reception> {
         self.incoming.as_ref().map(|incoming| Reception {
             ssrc: incoming.ssrc,
             received: incoming.received,
             lost: incoming.lost(),
-            jitter: from_ticks(incoming.jitter >> 4),
+            jitter: self.from_ticks(incoming.jitter >> 4),
         })
     }
 
@@ -332,8 +344,12 @@ impl Reports {
         (age.as_secs() << 32) | ((u64::from(age.subsec_nanos()) << 32) / 1_000_000_000)
     }
 
+    fn from_ticks(&self, ticks: u32) -> Duration {
+        Duration::from_nanos(u64::from(ticks) * 1_000_000_000 / self.clock)
+    }
+
     fn ticks(&self, now: Instant) -> u64 {
-        let age = now.saturating_duration_since(self.origin).as_micros() * u128::from(CLOCK) / 1_000_000;
+        let age = now.saturating_duration_since(self.origin).as_micros() * u128::from(self.clock) / 1_000_000;
         u64::try_from(age).unwrap_or(u64::MAX)
     }
 }
@@ -342,10 +358,6 @@ impl Reports {
 fn sender_time(body: &[u8]) -> Option<(u32, u32)> {
     let &[a, b, c, d, _, _, m0, m1, m2, m3] = body.first_chunk::<10>()?;
     Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([m0, m1, m2, m3])))
-}
-
-fn from_ticks(ticks: u32) -> Duration {
-    Duration::from_nanos(u64::from(ticks) * 1_000_000_000 / CLOCK)
 }
 
 /// In units of 1/65536 s.
@@ -370,7 +382,7 @@ mod tests {
     }
 
     fn reports(origin: Instant) -> Reports {
-        Reports::new(origin, 7_000, "name".into())
+        Reports::new(origin, 7_000, "name".into(), 48_000)
     }
 
     #[test]
@@ -434,7 +446,7 @@ mod tests {
     fn reports_of_one_side_are_read_by_the_other() {
         let now = origin();
         let mut here = reports(now);
-        let mut there = Reports::new(now, 9, "other".into());
+        let mut there = Reports::new(now, 9, "other".into(), 48_000);
         let mut plain = Vec::new();
         for n in 0..100_u16 {
             let at = now + Duration::from_millis(20) * u32::from(n);

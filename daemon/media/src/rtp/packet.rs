@@ -7,12 +7,12 @@ use rtc::rtp::Header;
 use rtc::rtp::header::Extension;
 
 /// Length of a header without contributing sources or extension.
-pub(super) const RTP_HEADER: usize = 12;
+pub(crate) const RTP_HEADER: usize = 12;
 
 /// A received RTP packet, decrypted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RtpIn {
-    /// Payload type; tell Opus from telephone-event by it.
+    /// Payload type; tells audio from telephone events.
     pub payload_type: u8,
     /// Marker bit.
     pub marker: bool,
@@ -60,7 +60,7 @@ pub struct RtpOut<'a> {
 
 impl RtpOut<'_> {
     /// Writes the packet into `plain` and returns its header as the engine wants it.
-    pub(super) fn write(&self, ssrc: u32, plain: &mut Vec<u8>) -> Header {
+    pub(crate) fn write(&self, ssrc: u32, plain: &mut Vec<u8>) -> Header {
         let payload_type = self.payload_type & 0x7F;
         plain.clear();
         plain.extend_from_slice(&[0x80, payload_type | (u8::from(self.marker) << 7)]);
@@ -81,21 +81,21 @@ impl RtpOut<'_> {
 }
 
 /// The unencrypted part of an SRTP packet.
-pub(super) struct RtpHeader {
-    pub(super) payload_type: u8,
-    pub(super) marker: bool,
-    pub(super) padded: bool,
-    pub(super) sequence: u16,
-    pub(super) timestamp: u32,
-    pub(super) ssrc: u32,
-    pub(super) sources: usize,
+pub(crate) struct RtpHeader {
+    pub(crate) payload_type: u8,
+    pub(crate) marker: bool,
+    pub(crate) padded: bool,
+    pub(crate) sequence: u16,
+    pub(crate) timestamp: u32,
+    pub(crate) ssrc: u32,
+    pub(crate) sources: usize,
     /// Bytes of the extension behind its own 4 bytes of head.
-    pub(super) extension: Option<usize>,
+    pub(crate) extension: Option<usize>,
     /// Length of the whole header.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
-pub(super) fn read_header(packet: &[u8]) -> Option<RtpHeader> {
+pub(crate) fn read_header(packet: &[u8]) -> Option<RtpHeader> {
     let (&[first, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3], rest) = packet.split_first_chunk::<RTP_HEADER>()?;
     let sources = usize::from(first & 0x0F);
     let rest = rest.get(sources * 4..)?;
@@ -125,7 +125,7 @@ pub(super) fn read_header(packet: &[u8]) -> Option<RtpHeader> {
 impl RtpHeader {
     /// The header as the engine wants it. It uses the number, the source and the length, so the extension goes in as
     /// one opaque piece: taking it apart and adding it up again could come to another length.
-    pub(super) fn engine(&self, packet: &[u8]) -> Header {
+    pub(crate) fn engine(&self, packet: &[u8]) -> Header {
         let mut header = Header {
             version: 2,
             padding: self.padded,
