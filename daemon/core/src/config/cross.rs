@@ -2,13 +2,16 @@
 //!
 //! A key that has a problem of its own is not compared with others: a stand-in would be judged.
 
+use std::net::SocketAddr;
+
 use super::file::Book;
-use super::{Config, values};
+use super::{Config, Signalling, Transport, Trunk, sections, values};
 use crate::media::floor::BargeIn;
 
 /// Judges a configuration after its single values.
 pub(super) fn judge(config: &Config, book: &Book<'_>) {
     ports(config, book);
+    sip(config, book);
     languages(config, book);
     doors(config, book);
     model(config, book);
@@ -16,14 +19,107 @@ pub(super) fn judge(config: &Config, book: &Book<'_>) {
 }
 
 fn ports(config: &Config, book: &Book<'_>) {
+    if !book.is_sound(&["media.ports", "limits.max_calls"]) {
+        return;
+    }
     let (first, last) = config.media.ports;
     let count = usize::from(last - first) + 1;
-    if count < config.limits.max_calls && book.is_sound(&["media.ports", "limits.max_calls"]) {
+    // a call over RTP whose far end does not multiplex RTCP takes two (RFC 3550 §11)
+    let each = if config.trunks.is_empty() { 1 } else { 2 };
+    let needed = config.limits.max_calls.saturating_mul(each);
+    if count < needed {
         let reason = format!(
-            "\"{first}-{last}\" has {count} ports for limits.max_calls = {}; each call needs one",
-            config.limits.max_calls
+            "\"{first}-{last}\" has {count} ports for limits.max_calls = {}; each call needs {}",
+            config.limits.max_calls,
+            if each == 1 { "one" } else { "two" }
         );
         book.problem("media.ports", book.place("media.ports"), reason, "widen the range or lower max_calls");
+        return;
+    }
+    let rate: u32 = config.trunks.iter().map(|trunk| trunk.calls_per_second).sum();
+    let draining = u128::from(rate) * config.media.port_drain.as_millis() / 1_000;
+    let draining = usize::try_from(draining).unwrap_or(usize::MAX).saturating_mul(each);
+    if count < needed.saturating_add(draining) {
+        let text = format!(
+            "{count} ports are few: with every call up and {rate} a second coming and going, {draining} more wait out \
+             media.port_drain; calls that find none are refused with 503"
+        );
+        book.note("media.ports", text);
+    }
+}
+
+/// Listeners and trunks beside each other.
+fn sip(config: &Config, book: &Book<'_>) {
+    let by_sip = matches!(config.whatsapp.as_ref().map(|door| &door.signalling), Some(Signalling::Sip(_)));
+    if by_sip && config.sip.as_ref().is_none_or(|sip| sip.tls.is_none()) && book.is_sound(&["sip.tls", "sip"]) {
+        let reason = "is \"sip\", and Meta calls over TLS only, for which nothing listens";
+        let fix = "write tls, certificate and key under [sip]";
+        book.problem("whatsapp.signalling", book.place("whatsapp.signalling"), reason, fix);
+    }
+    match &config.sip {
+        None if !config.trunks.is_empty() => {
+            let fix = "write [sip] with udp = \"0.0.0.0:5060\", or what the trunk uses";
+            book.problem("sip", None, "is missing; a [[trunk]] needs a listener", fix);
+        }
+        Some(_) if config.trunks.is_empty() && !by_sip => {
+            book.note("sip", "listens, and no [[trunk]] says to whom: nobody will be answered");
+        }
+        _ => {}
+    }
+    listeners(config, book);
+    for (index, trunk) in config.trunks.iter().enumerate() {
+        listener_of(config, trunk, index, book);
+        overlap(config, trunk, index, book);
+    }
+}
+
+fn listeners(config: &Config, book: &Book<'_>) {
+    let Some(sip) = &config.sip else { return };
+    let tls = sip.tls.as_ref().map(|(address, _)| *address);
+    let tcp: Vec<(&str, SocketAddr)> = [("sip.tcp", sip.tcp), ("sip.tls", tls)]
+        .into_iter()
+        .filter_map(|(key, address)| Some((key, address?)))
+        .chain([("http.public", config.http.public), ("http.admin", config.http.admin)])
+        .collect();
+    for (place, (key, address)) in tcp.iter().enumerate().filter(|(_, (key, _))| key.starts_with("sip")) {
+        let claimed = tcp.iter().skip(place + 1).find(|(_, other)| sections::same_listener(*address, *other));
+        if let Some((other, taken)) = claimed {
+            let reason = format!("{address} is already used by {other} {taken}");
+            book.problem(key, book.place(key), reason, "give each listener a port of its own");
+        }
+    }
+}
+
+fn listener_of(config: &Config, trunk: &Trunk, index: usize, book: &Book<'_>) {
+    let Some(sip) = &config.sip else { return };
+    let listens = match trunk.transport {
+        Transport::Udp => sip.udp.is_some(),
+        Transport::Tcp => sip.tcp.is_some(),
+        Transport::Tls => sip.tls.is_some(),
+    };
+    // over a stream that the box opened to register, calls come back without a listener (RFC 5626 §3)
+    let comes_back = trunk.registrar.is_some() && trunk.transport != Transport::Udp;
+    let (word, path) = (trunk.transport.label(), format!("trunk[{index}].transport"));
+    if !listens && !comes_back && book.is_sound(&[&path, &format!("sip.{word}")]) {
+        let reason = format!("is \"{word}\", and [sip] has no {word} listener");
+        book.problem(&path, book.place(&path), reason, format!("write {word} under [sip], or another transport"));
+    }
+}
+
+/// One source address must mean one trunk, unless the number that is called tells them apart.
+fn overlap(config: &Config, trunk: &Trunk, index: usize, book: &Book<'_>) {
+    for (earlier, other) in config.trunks.iter().enumerate().take(index) {
+        let apart = trunk.username.is_some() && other.username.is_some() && trunk.username != other.username;
+        let both = trunk.allow.iter().find_map(|network| {
+            let found = other.allow.iter().find(|one| one.overlaps(*network))?;
+            Some((network, found))
+        });
+        if let Some((network, found)) = both.filter(|_| !apart) {
+            let path = format!("trunk[{index}].allow");
+            let reason = format!("{network} overlaps {found} of trunk[{earlier}]; whose call is one from there?");
+            let fix = "give each trunk networks of its own, or a username each, which their calls then name";
+            book.problem(&path, book.place(&path), reason, fix);
+        }
     }
 }
 
@@ -44,7 +140,13 @@ fn doors(config: &Config, book: &Book<'_>) {
         (Some(_), None) if book.is_sound(&["openai"]) => {
             book.problem("openai", None, "is missing; [whatsapp] has nobody to answer with", "add the line [openai]");
         }
-        (None, _) => book.note("whatsapp", "is not configured, so no call will reach this box"),
+        (None, None) if !config.trunks.is_empty() && book.is_sound(&["openai"]) => {
+            book.problem("openai", None, "is missing; [[trunk]] has nobody to answer with", "add the line [openai]");
+        }
+        (None, _) if config.trunks.is_empty() => {
+            book.note("whatsapp", "is not configured, so no call will reach this box");
+        }
+        (None, _) => {}
         (Some(_), _) => {}
     }
 }
@@ -106,8 +208,5 @@ fn not_yet(config: &Config, book: &Book<'_>) {
     }
     if config.upstream.is_some() {
         book.note("upstream", "is read but not acted on: this version keeps the ledger on the box");
-    }
-    if !config.trunks.is_empty() {
-        book.note("trunk", "is read but not acted on: this version has no SIP trunks");
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::values::written;
-use super::{Config, Detection, Language};
+use super::{Config, Detection, Language, Signalling, Trunk};
 
 impl Config {
     /// The effective configuration, without any secret.
@@ -67,6 +67,17 @@ impl Config {
             page.text("graph_url", &whatsapp.graph_url);
             page.text("graph_version", &whatsapp.graph_version);
             page.duration("stale_after", whatsapp.stale_after);
+            match &whatsapp.signalling {
+                Signalling::Graph => page.text("signalling", "graph"),
+                Signalling::Sip(sip) => {
+                    page.text("signalling", "sip");
+                    page.table("[whatsapp.sip]");
+                    page.text("hostname", &sip.hostname);
+                    page.text("host", &sip.host);
+                    page.list("allow", &sip.allow);
+                    page.optional("number", sip.number.as_ref());
+                }
+            }
         }
         let Some(openai) = &self.openai else { return };
         page.table("[openai]");
@@ -145,10 +156,42 @@ impl Config {
             page.list("send", &upstream.send);
             page.text("schema", &upstream.schema);
         }
-        for trunk in &self.trunks {
-            page.table("[[trunk]]");
-            page.text("name", &trunk.name);
+        if let Some(sip) = &self.sip {
+            page.table("[sip]");
+            page.optional("udp", sip.udp.as_ref());
+            page.optional("tcp", sip.tcp.as_ref());
+            if let Some((address, files)) = &sip.tls {
+                page.text("tls", address);
+                page.text("certificate", files.certificate.display());
+                page.text("key", files.key.display());
+            }
         }
+        self.trunks.iter().for_each(|trunk| write_trunk(page, trunk));
+    }
+}
+
+fn write_trunk(page: &mut Page, trunk: &Trunk) {
+    page.table("[[trunk]]");
+    page.text("name", &trunk.name);
+    page.optional("registrar", trunk.registrar.as_ref());
+    page.optional("username", trunk.username.as_ref());
+    page.text("transport", trunk.transport.label());
+    page.list("codecs", trunk.codecs.iter().map(|codec| codec.label()));
+    page.text("srtp", trunk.srtp.label());
+    page.list("allow", &trunk.allow);
+    page.optional("advertise", trunk.advertise.as_ref());
+    page.optional("bind", trunk.bind.as_ref());
+    page.optional("from", trunk.from.as_ref());
+    page.optional("outbound_proxy", trunk.outbound_proxy.as_ref());
+    page.duration("options_every", trunk.options_every.unwrap_or_default());
+    page.value("calls", trunk.calls);
+    page.value("calls_per_second", trunk.calls_per_second);
+    page.duration("register_every", trunk.register_every);
+    for route in &trunk.routes {
+        page.table("[[trunk.route]]");
+        page.text("called", &route.called);
+        page.text("agent", &route.agent);
+        page.list("languages", route.languages.iter().map(|language| language.code()));
     }
 }
 
@@ -183,7 +226,7 @@ impl Page {
         self.value(key, quoted(&value.to_string()));
     }
 
-    fn optional(&mut self, key: &str, value: Option<&String>) {
+    fn optional(&mut self, key: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.text(key, value);
         }

@@ -13,7 +13,9 @@ mod fallback;
 mod file;
 mod sections;
 mod texts;
+mod trunk;
 mod values;
+mod whatsapp;
 
 #[cfg(test)]
 #[path = "tests.rs"]
@@ -27,6 +29,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 pub use self::fallback::Fallback;
+pub use self::trunk::{Codec, HostPort, ONLY_AGENT, Sip, Srtp, Transport, Trunk, TrunkRoute, WHATSAPP_TRUNK};
 use crate::call::cost::PriceTable;
 use crate::media::floor::BargeIn;
 use problem::Note;
@@ -34,10 +37,11 @@ use problem::Note;
 /// Every secret by its name; a trunk's password, `trunk_NAME_password`, and a fallback's own key come on top.
 ///
 /// Each is a systemd credential of that name, or `SAUTI_` and the name in upper case in the environment.
-pub const SECRETS: [&str; 10] = [
+pub const SECRETS: [&str; 11] = [
     "whatsapp_access_token",
     "whatsapp_app_secret",
     "whatsapp_verify_token",
+    "whatsapp_sip_password",
     "openai_api_key",
     "openai_webhook_secret",
     "upstream_url",
@@ -88,6 +92,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// `[upstream]`: absent = nothing leaves the box.
     pub upstream: Option<Upstream>,
+    /// `[sip]`: absent = no SIP.
+    pub sip: Option<Sip>,
     /// `[[trunk]]`.
     pub trunks: Vec<Trunk>,
     /// Which secrets were given, by name; never the secrets.
@@ -199,6 +205,18 @@ impl Network {
             _ => false,
         }
     }
+
+    /// True when some address lies in both ranges.
+    #[must_use]
+    pub fn overlaps(&self, other: Self) -> bool {
+        if self.prefix <= other.prefix { self.contains(other.address) } else { other.contains(self.address) }
+    }
+
+    /// True for `0.0.0.0/0` and `::/0`.
+    #[must_use]
+    pub const fn is_everything(&self) -> bool {
+        self.prefix == 0
+    }
 }
 
 impl std::fmt::Display for Network {
@@ -269,12 +287,38 @@ pub struct WhatsApp {
     pub graph_version: String,
     /// Age beyond which a connect is not answered.
     pub stale_after: Duration,
+    /// How calls are signalled.
+    pub signalling: Signalling,
     /// Bearer token for Graph.
     pub access_token: SecretString,
     /// Key of the webhook signature.
     pub app_secret: SecretString,
     /// What Meta's verification request must repeat.
     pub verify_token: SecretString,
+}
+
+/// How WhatsApp signals calls; the number's settings at Meta say the same.
+#[derive(Debug, Clone)]
+pub enum Signalling {
+    /// Webhooks and requests to Graph.
+    Graph,
+    /// SIP over TLS (whatsapp-calling §4).
+    Sip(WhatsAppSip),
+}
+
+/// WhatsApp over SIP.
+#[derive(Debug, Clone)]
+pub struct WhatsAppSip {
+    /// Name of this box as it stands in the number's SIP settings; in our Contact and From.
+    pub hostname: String,
+    /// Meta's SIP host.
+    pub host: HostPort,
+    /// Networks that Meta's calls come from.
+    pub allow: Vec<Network>,
+    /// The business number, digits only; needed only to call out.
+    pub number: Option<String>,
+    /// The number's SIP password (`sip_user_password` at Meta): both sides are challenged with it.
+    pub password: SecretString,
 }
 
 /// `[openai]` with its key.
@@ -426,21 +470,6 @@ pub struct Upstream {
     pub schema: String,
 }
 
-/// `[[trunk]]`.
-#[derive(Debug, Clone)]
-pub struct Trunk {
-    /// Names it in log, metrics and the name of its password.
-    pub name: String,
-}
-
-impl Trunk {
-    /// The name of the secret that holds this trunk's password.
-    #[must_use]
-    pub fn password_name(&self) -> String {
-        format!("trunk_{}_password", self.name.replace('-', "_").to_ascii_lowercase())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -461,7 +490,11 @@ mod tests {
     }
 
     #[test]
-    fn a_trunks_password_name_has_no_dash() {
-        assert_eq!(Trunk { name: "mtn-rw".to_owned() }.password_name(), "trunk_mtn_rw_password");
+    fn networks_overlap_when_one_address_lies_in_both() {
+        let overlap = |one: &str, other: &str| Network::parse(one).unwrap().overlaps(Network::parse(other).unwrap());
+        assert!(overlap("10.0.0.0/8", "10.1.2.0/24") && overlap("10.1.2.0/24", "10.0.0.0/8"));
+        assert!(!overlap("10.1.2.0/24", "10.1.3.0/24") && !overlap("10.0.0.0/8", "fd00::/8"));
+        assert!(Network::parse("0.0.0.0/0").unwrap().is_everything());
+        assert!(!Network::parse("10.0.0.0/8").unwrap().is_everything());
     }
 }

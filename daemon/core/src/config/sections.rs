@@ -12,7 +12,7 @@ use super::check::Context;
 use super::file::{Complaint, Given, Section};
 use super::{
     Agent, Config, Detection, Http, Language, Ledger, Limits, Media, Network, Node, OpenAi, SECRETS, Texts, TlsFiles,
-    Trunk, Turn, Upstream, WhatsApp, fallback, texts, values,
+    Turn, Upstream, fallback, texts, trunk, values, whatsapp,
 };
 use crate::call::cost::{ModelPrices, Price, PriceTable};
 use crate::media::floor::BargeIn;
@@ -27,13 +27,14 @@ pub(super) fn read(context: &Context<'_, '_>, root: Section<'_, '_>) -> Config {
     let http = http(context, root.section("http"));
     let media = media(context, root.section("media"));
     let limits = limits(root.section("limits"));
-    let whatsapp = whatsapp(context, root.section("whatsapp"));
+    let whatsapp = whatsapp::read(context, root.section("whatsapp"));
     let openai = openai(context, root.section("openai"));
     let prices = prices(context, root.sections("price"));
     let agent = agent(context, root.section("agent"));
     let ledger = ledger(root.section("ledger"));
     let upstream = upstream(root.section("upstream"));
-    let trunks = trunks(context, root.sections("trunk"));
+    let sip = trunk::sip(context, root.section("sip"));
+    let trunks = trunk::read(context, root.sections("trunk"), &node.languages, limits.max_calls);
     root.finish();
     let mut secrets: BTreeMap<String, bool> =
         SECRETS.iter().map(|name| ((*name).to_owned(), context.secrets.is_set(name))).collect();
@@ -56,6 +57,7 @@ pub(super) fn read(context: &Context<'_, '_>, root: Section<'_, '_>) -> Config {
         agent,
         ledger,
         upstream,
+        sip,
         trunks,
         secrets,
         notes: Vec::new(),
@@ -75,26 +77,26 @@ fn node(context: &Context<'_, '_>, section: Section<'_, '_>) -> Node {
     );
     let workers = section.read_or("workers", |value| values::whole(value, 1..=64), || 2);
     let country = section.read_or("country", |value| values::one_of(value, &["RW", "MT"]), || "RW");
-    let languages = section.read_or(
-        "languages",
-        |value| {
-            let languages = values::list(value, |item| values::one_of(item, &["en", "fr", "rw", "sw"]))?;
-            let mut unique: Vec<Language> = Vec::new();
-            for language in languages.into_iter().filter_map(Language::parse) {
-                if unique.contains(&language) {
-                    return Err(Complaint::new("names a language twice", "name each language once"));
-                }
-                unique.push(language);
-            }
-            if unique.is_empty() {
-                return Err(Complaint::new("is empty", "name at least one language, like [\"en\"]"));
-            }
-            Ok(unique)
-        },
-        || vec![Language::Rw, Language::En, Language::Fr, Language::Sw],
-    );
+    let languages =
+        section.read_or("languages", languages, || vec![Language::Rw, Language::En, Language::Fr, Language::Sw]);
     section.finish();
     Node { id, workers: to_usize(workers.value), country: country.value.to_owned(), languages: languages.value }
+}
+
+/// A list of languages, each once.
+pub(super) fn languages(value: &toml::de::DeValue<'_>) -> Result<Vec<Language>, Complaint> {
+    let languages = values::list(value, |item| values::one_of(item, &["en", "fr", "rw", "sw"]))?;
+    let mut unique: Vec<Language> = Vec::new();
+    for language in languages.into_iter().filter_map(Language::parse) {
+        if unique.contains(&language) {
+            return Err(Complaint::new("names a language twice", "name each language once"));
+        }
+        unique.push(language);
+    }
+    if unique.is_empty() {
+        return Err(Complaint::new("is empty", "name at least one language, like [\"en\"]"));
+    }
+    Ok(unique)
 }
 
 fn http(context: &Context<'_, '_>, section: Section<'_, '_>) -> Http {
@@ -137,7 +139,7 @@ fn http(context: &Context<'_, '_>, section: Section<'_, '_>) -> Http {
 }
 
 /// True when two listeners would claim the same address; port 0 never does, the system finds a free one.
-fn same_listener(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn same_listener(one: SocketAddr, other: SocketAddr) -> bool {
     let wildcard = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (wildcard || one.ip() == other.ip())
 }
@@ -204,42 +206,6 @@ fn limits(section: Section<'_, '_>) -> Limits {
         model_silence: model_silence.value,
         drain: drain.value,
     }
-}
-
-fn whatsapp(context: &Context<'_, '_>, section: Section<'_, '_>) -> Option<WhatsApp> {
-    let phone_number_id = section.read("phone_number_id", values::meta_id);
-    let app_id = section.read("app_id", values::meta_id);
-    let waba_id = section.read("waba_id", values::meta_id);
-    let graph_url = section.read_or(
-        "graph_url",
-        |value| values::url(value, &["https"]),
-        || "https://graph.facebook.com".to_owned(),
-    );
-    let graph_version = section.read_or("graph_version", values::graph_version, || "v26.0".to_owned());
-    let stale = SECOND..=10 * MINUTE;
-    let stale_after = section.read_or("stale_after", |value| values::duration(value, stale), || 45 * SECOND);
-    if !section.is_present() {
-        return None;
-    }
-    if context.whole && !section.has("phone_number_id") {
-        let fix = "write phone_number_id = \"…\"; the app's API set-up page shows it beside the number";
-        section.complain("phone_number_id", "is missing; calls are answered through it", fix);
-    }
-    section.finish();
-    let access_token = context.secrets.required("whatsapp_access_token", "[whatsapp]");
-    let app_secret = context.secrets.required("whatsapp_app_secret", "[whatsapp]");
-    let verify_token = context.secrets.required("whatsapp_verify_token", "[whatsapp]");
-    Some(WhatsApp {
-        phone_number_id: phone_number_id.map_or_else(String::new, |given| given.value),
-        app_id: app_id.map(|given| given.value),
-        waba_id: waba_id.map(|given| given.value),
-        graph_url: graph_url.value,
-        graph_version: graph_version.value,
-        stale_after: stale_after.value,
-        access_token,
-        app_secret,
-        verify_token,
-    })
 }
 
 fn openai(context: &Context<'_, '_>, section: Section<'_, '_>) -> Option<OpenAi> {
@@ -475,28 +441,7 @@ fn upstream(section: Section<'_, '_>) -> Option<Upstream> {
     present.then_some(Upstream { send, schema: schema.value })
 }
 
-fn trunks(context: &Context<'_, '_>, sections: Vec<Section<'_, '_>>) -> Vec<Trunk> {
-    let mut trunks: Vec<Trunk> = Vec::new();
-    for section in sections {
-        let name = section.read("name", values::plain_name);
-        if context.whole && !section.has("name") {
-            section.complain("name", "is missing; log, metrics and its password go by it", "write name = \"…\"");
-        }
-        if let Some(name) = name {
-            let trunk = Trunk { name: name.value };
-            if let Some(first) = trunks.iter().find(|other| other.password_name() == trunk.password_name()) {
-                let reason =
-                    format!("{:?} and {:?} would share the password {}", trunk.name, first.name, trunk.password_name());
-                context.book.problem(&name.path, name.line, reason, "give each trunk a name of its own");
-            }
-            trunks.push(trunk);
-        }
-        section.finish();
-    }
-    trunks
-}
-
-fn file_path(value: &toml::de::DeValue<'_>) -> Result<PathBuf, Complaint> {
+pub(super) fn file_path(value: &toml::de::DeValue<'_>) -> Result<PathBuf, Complaint> {
     values::words(value, 4_096).map(PathBuf::from)
 }
 

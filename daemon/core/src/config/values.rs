@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::Network;
 use super::file::{Complaint, looks_like_secret, wrong_kind};
+use super::{HostPort, Network};
 
 type Parsed<T> = Result<T, Complaint>;
 
@@ -283,6 +283,35 @@ pub(super) fn url(value: &DeValue<'_>, schemes: &[&str]) -> Parsed<String> {
         return Err(Complaint::new(format!("has the scheme {scheme:?}, which cannot be used here"), fix()));
     }
     Ok(format!("{scheme}://{authority}{}", path.trim_end_matches('/')))
+}
+
+/// A host name or address, with or without a port.
+pub(super) fn host_port(value: &DeValue<'_>) -> Parsed<HostPort> {
+    const FIX: &str = "write a name or an address, with a port if it is not the usual one, like \"sip.example.net\"";
+    let text = text(value)?;
+    if text.contains(['@', '/']) || text.starts_with("sip") && text.contains("sip:") {
+        return Err(Complaint::new("is more than a host", FIX).hidden());
+    }
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(HostPort { host: address.to_string(), port: None });
+    }
+    let host = host_of(&text).ok_or_else(|| Complaint::new("is no usable host", FIX))?;
+    let port = text.rsplit_once(':').filter(|(before, _)| before.trim_end_matches(']').ends_with(host));
+    let port = port.and_then(|(_, port)| port.parse().ok());
+    if port == Some(0) || host.is_empty() {
+        return Err(Complaint::new("is no usable host", FIX));
+    }
+    Ok(HostPort { host: host.to_owned(), port })
+}
+
+/// Digits alone, as a text.
+pub(super) fn digits(value: &DeValue<'_>) -> Parsed<String> {
+    let text = text(value)?;
+    if (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(text)
+    } else {
+        Err(Complaint::new("is not 1 to 32 digits", "write the digits alone, in quotes, without +").hidden())
+    }
 }
 
 /// The host of `host`, `host:port`, `[v6]:port`; `None` if there is none or the port is no port.
