@@ -11,4 +11,5 @@ pub mod media;
 pub mod now;
 pub mod pii;
 pub mod record;
+pub mod sip;
 pub mod whatsapp;

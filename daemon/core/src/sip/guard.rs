@@ -138,13 +138,18 @@ fn key(source: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "a test needs some first moment")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     fn at(start: Instant, millis: u64) -> Instant {
         start + Duration::from_millis(millis)
     }
 
     #[test]
     fn a_trunk_gets_its_calls_a_second_and_no_more() {
-        let (mut guard, start) = (Guard::default(), Instant::now_for_tests());
+        let (mut guard, start) = (Guard::default(), start());
         let taken = |guard: &mut Guard, now| (0..30).filter(|_| guard.call(now, 0, 10).is_ok()).count();
         assert_eq!(taken(&mut guard, start), 10);
         assert_eq!(guard.call(start, 0, 10), Err(Refused::Rate));
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn who_guesses_digests_is_silenced_for_five_minutes() {
-        let (mut guard, start) = (Guard::default(), Instant::now_for_tests());
+        let (mut guard, start) = (Guard::default(), start());
         let source: IpAddr = "192.0.2.1".parse().unwrap();
         for _ in 0..FAILURES - 1 {
             guard.digest_failed(start, source);
@@ -170,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_right_digest_clears_the_wrong_ones_before() {
-        let (mut guard, start) = (Guard::default(), Instant::now_for_tests());
+        let (mut guard, start) = (Guard::default(), start());
         let source: IpAddr = "2001:db8::1".parse().unwrap();
         for _ in 0..3 {
             for _ in 0..FAILURES - 1 {
@@ -183,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_requests_is_cut_and_the_tables_empty_again() {
-        let (mut guard, start) = (Guard::default(), Instant::now_for_tests());
+        let (mut guard, start) = (Guard::default(), start());
         let source: IpAddr = "192.0.2.1".parse().unwrap();
         let let_in = (0..1_000).filter(|_| guard.request(start, source)).count();
         assert_eq!(u32::try_from(let_in).unwrap(), REQUESTS);
@@ -195,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_table_of_sources_has_a_bound() {
-        let (mut guard, start) = (Guard::default(), Instant::now_for_tests());
+        let (mut guard, start) = (Guard::default(), start());
         for number in 0..u32::try_from(SOURCES).unwrap() + 100 {
             guard.request(at(start, u64::from(number)), IpAddr::from(number.to_be_bytes()));
         }

@@ -98,7 +98,8 @@ fn each_flaw_has_its_code() {
     ] {
         assert_eq!(refusal(&peers, &flawed).code(), Some(code));
     }
-    let sound = Facts { require: "100rel,timer", content_type: Some("Application/SDP; charset=x"), scheme: "SIPS", ..fine };
+    let sound =
+        Facts { require: "100rel,timer", content_type: Some("Application/SDP; charset=x"), scheme: "SIPS", ..fine };
     assert!(peers.route(&sound).is_ok());
     assert_eq!(unsupported("timer, nosuch ,other").collect::<Vec<_>>(), ["nosuch", "other"]);
 }
