@@ -16,6 +16,7 @@ pub mod obs;
 pub mod run;
 pub mod secrets;
 pub mod simulate;
+pub mod sip;
 pub mod store;
 mod summary;
 pub mod switchboard;

@@ -96,6 +96,8 @@ event_names! {
     WaVoiceWebsocketConnected = "WA_VOICE_WEBSOCKET_CONNECTED" INFO,
     /// The call is over, with outcome and fault.
     CallEnded = "CALL_ENDED" INFO,
+    /// A SIP trunk was registered, lost, found or refused.
+    TrunkChanged = "TRUNK_CHANGED" INFO,
     /// A listener is bound.
     ListenerBound = "LISTENER_BOUND" INFO,
     /// The service takes calls.

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use sauti_core::ai::ladder::State;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::media::quality::LineQuality;
+use sauti_core::sip::route::Refused;
 
 /// Labels of a finished call.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -49,6 +50,12 @@ struct Session {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Provider {
     provider: &'static str,
+}
+
+/// A trunk, by the name that the operator gave it.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Trunk {
+    trunk: String,
 }
 
 type Latency = Family<Kind, Histogram>;
@@ -87,11 +94,28 @@ pub struct Metrics {
     tick_late: Gauge<f64, AtomicU64>,
     ledger_commits: Gauge,
     ledger_lost: Gauge,
+    sip_requests: Family<Kind, Counter>,
+    sip_refused: Family<Kind, Counter>,
+    sip_registered: Family<Trunk, Gauge>,
+    sip_trunk_up: Family<Trunk, Gauge>,
     table_names: [(&'static str, Gauge); TABLES.len()],
 }
 
 /// The internal tables that have to return to zero on an idle box.
-pub const TABLES: [&str; 8] = ["calls", "legs", "slots", "drains", "live_calls", "owed_texts", "store_queue", "warm"];
+pub const TABLES: [&str; 12] = [
+    "calls",
+    "legs",
+    "slots",
+    "drains",
+    "live_calls",
+    "owed_texts",
+    "store_queue",
+    "warm",
+    "sip_dialogs",
+    "sip_transactions",
+    "sip_registrations",
+    "sip_sources",
+];
 
 fn latency_family(buckets: &'static [f64]) -> Latency {
     // A constructor that is shared by all label values of the family.
@@ -244,6 +268,14 @@ impl Metrics {
         registry.register("ledger_commits", "Transactions of the ledger since the start", ledger_commits.clone());
         let ledger_lost = Gauge::default();
         registry.register("ledger_lost", "Rows that the ledger could not take since the start", ledger_lost.clone());
+        let sip_requests = Family::<Kind, Counter>::default();
+        registry.register("sip_requests", "SIP requests of known sources, by method", sip_requests.clone());
+        let sip_refused = Family::<Kind, Counter>::default();
+        registry.register("sip_refused", "SIP messages that were refused or dropped, by reason", sip_refused.clone());
+        let sip_registered = Family::<Trunk, Gauge>::default();
+        registry.register("sip_registered", "1 while a trunk's registration holds", sip_registered.clone());
+        let sip_trunk_up = Family::<Trunk, Gauge>::default();
+        registry.register("sip_trunk_up", "1 while a trunk answers OPTIONS", sip_trunk_up.clone());
         let table_names = TABLES.map(|name| (name, Gauge::default()));
         for (name, gauge) in &table_names {
             registry.register(
@@ -284,6 +316,10 @@ impl Metrics {
             tick_late,
             ledger_commits,
             ledger_lost,
+            sip_requests,
+            sip_refused,
+            sip_registered,
+            sip_trunk_up,
             table_names,
         }
     }
@@ -436,6 +472,26 @@ impl Metrics {
     pub fn set_ledger(&self, commits: u64, lost: u64) {
         self.ledger_commits.set(i64::try_from(commits).unwrap_or(i64::MAX));
         self.ledger_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
+    }
+
+    /// A SIP request of a known source.
+    pub fn sip_request(&self, method: &'static str) {
+        self.sip_requests.get_or_create(&Kind { kind: method }).inc();
+    }
+
+    /// A SIP message that was refused, or dropped without a word.
+    pub fn sip_refused(&self, why: Refused) {
+        self.sip_refused.get_or_create(&Kind { kind: why.label() }).inc();
+    }
+
+    /// Whether a trunk's registration holds.
+    pub fn sip_registered(&self, trunk: &str, holds: bool) {
+        self.sip_registered.get_or_create(&Trunk { trunk: trunk.to_owned() }).set(i64::from(holds));
+    }
+
+    /// Whether a trunk answers OPTIONS.
+    pub fn sip_trunk_up(&self, trunk: &str, up: bool) {
+        self.sip_trunk_up.get_or_create(&Trunk { trunk: trunk.to_owned() }).set(i64::from(up));
     }
 
     /// Size of an internal table; names are those of [`TABLES`].

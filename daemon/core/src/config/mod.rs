@@ -212,6 +212,12 @@ impl Network {
         if self.prefix <= other.prefix { self.contains(other.address) } else { other.contains(self.address) }
     }
 
+    /// The address of a range of one.
+    #[must_use]
+    pub fn single(&self) -> Option<IpAddr> {
+        (self.prefix == if self.address.is_ipv4() { 32 } else { 128 }).then_some(self.address)
+    }
+
     /// True for `0.0.0.0/0` and `::/0`.
     #[must_use]
     pub const fn is_everything(&self) -> bool {
@@ -496,5 +502,10 @@ mod tests {
         assert!(!overlap("10.1.2.0/24", "10.1.3.0/24") && !overlap("10.0.0.0/8", "fd00::/8"));
         assert!(Network::parse("0.0.0.0/0").unwrap().is_everything());
         assert!(!Network::parse("10.0.0.0/8").unwrap().is_everything());
+        assert_eq!(
+            Network::parse("10.0.0.7").unwrap().single().map(|one| one.to_string()).as_deref(),
+            Some("10.0.0.7")
+        );
+        assert_eq!(Network::parse("10.0.0.7/31").unwrap().single(), None);
     }
 }
