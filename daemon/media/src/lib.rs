@@ -9,6 +9,8 @@ pub mod opus;
 pub mod pipeline;
 pub mod resample;
 pub mod rtp;
+pub mod rtp_sdp;
+mod sdp;
 pub mod voice;
 pub mod webrtc;
 pub mod webrtc_sdp;

@@ -12,13 +12,15 @@ use std::net::{IpAddr, SocketAddr};
 
 mod write;
 
+use crate::sdp::{Description, Malformed, Section, is_reachable, is_token};
+pub use crate::sdp::{Direction, MAX_SDP_BYTES};
 pub use write::OfferShape;
 pub(crate) use write::{LocalSide, write_answer, write_offer};
 
-/// Longest SDP that is read. A real WhatsApp offer has about 1 KiB, a browser's with 50 candidates about 8 KiB.
-pub const MAX_SDP_BYTES: usize = 64 * 1024;
 /// Most candidates that are kept, by priority; more would only multiply connectivity checks.
 pub const MAX_CANDIDATES: usize = 64;
+/// Most usable candidates among which the best are chosen: each is compared with those before it.
+const CANDIDATES_LOOKED_AT: usize = 1_024;
 /// Payload type that WhatsApp gives to telephone-event, and assumes where an offer of ours lacks one.
 pub const WHATSAPP_TELEPHONE_EVENT: u8 = 126;
 /// Payload type that WhatsApp (and every browser) gives to Opus.
@@ -108,39 +110,6 @@ pub enum Setup {
     Active,
     /// The side that says it waits for one.
     Passive,
-}
-
-/// Which way audio flows, seen from whoever wrote the description.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Direction {
-    /// Both ways.
-    #[default]
-    SendRecv,
-    /// Only from the writer.
-    SendOnly,
-    /// Only to the writer.
-    RecvOnly,
-    /// Neither.
-    Inactive,
-}
-
-impl Direction {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::SendRecv => "sendrecv",
-            Self::SendOnly => "sendonly",
-            Self::RecvOnly => "recvonly",
-            Self::Inactive => "inactive",
-        }
-    }
-
-    const fn mirrored(self) -> Self {
-        match self {
-            Self::SendOnly => Self::RecvOnly,
-            Self::RecvOnly => Self::SendOnly,
-            same => same,
-        }
-    }
 }
 
 /// How the far end wants its Opus.
@@ -254,190 +223,59 @@ impl OfferFacts {
     }
 }
 
-/// Attributes as they stand at one level (session or media) before the two are merged.
-#[derive(Default)]
-struct Level<'a> {
-    ufrag: Option<&'a str>,
-    pwd: Option<&'a str>,
-    setup: Option<&'a str>,
-    fingerprints: Vec<&'a str>,
-    direction: Option<Direction>,
-    ice_lite: bool,
-    bundle: bool,
-}
-
-impl<'a> Level<'a> {
-    /// Takes `attribute` if it is one that may stand at either level.
-    fn take(&mut self, name: &'a str, value: &'a str) -> bool {
-        match name {
-            "ice-ufrag" => self.ufrag = Some(value),
-            "ice-pwd" => self.pwd = Some(value),
-            "setup" => self.setup = Some(value),
-            "fingerprint" => self.fingerprints.push(value),
-            "ice-lite" => self.ice_lite = true,
-            "group" => self.bundle |= value.split_ascii_whitespace().next() == Some("BUNDLE"),
-            "sendrecv" => self.direction = Some(Direction::SendRecv),
-            "sendonly" => self.direction = Some(Direction::SendOnly),
-            "recvonly" => self.direction = Some(Direction::RecvOnly),
-            "inactive" => self.direction = Some(Direction::Inactive),
-            _ => return false,
-        }
-        true
-    }
-}
-
-/// What only the audio section says.
-#[derive(Default)]
-struct Audio<'a> {
-    payload_types: Vec<u8>,
-    rtpmaps: Vec<(u8, &'a str)>,
-    fmtps: Vec<(u8, &'a str)>,
-    candidates: Vec<RemoteCandidate>,
-    candidates_skipped: usize,
-    ssrcs: Vec<u32>,
-    mid: Option<&'a str>,
-    ptime: Option<u32>,
-    rtcp_mux: bool,
-    sdes: bool,
-}
-
 fn read(text: &str) -> Result<OfferFacts, SdpRefusal> {
-    if text.len() > MAX_SDP_BYTES {
-        return Err(SdpRefusal::TooLong(text.len()));
-    }
-    let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
-    if lines.next().map(str::trim_end) != Some("v=0") {
-        return Err(SdpRefusal::NotSdp);
-    }
-
-    let mut session = Level::default();
-    let mut media = Level::default();
-    let mut audio: Option<Audio<'_>> = None;
-    let mut session_id = None;
-    let mut video = false;
-    let mut sections = 0_usize;
-    for line in lines {
-        let Some((kind, value)) = line.split_once('=') else { continue };
-        match kind {
-            "o" => session_id = value.split_ascii_whitespace().nth(1).and_then(|id| id.parse().ok()),
-            "m" => {
-                sections += 1;
-                video |= value.starts_with("video");
-                if audio.is_none() && value.starts_with("audio ") {
-                    audio = read_media_line(value);
-                }
-            }
-            "a" => {
-                let (name, value) = value.split_once(':').unwrap_or((value, ""));
-                let (name, value) = (name.trim(), value.trim());
-                let level = if sections == 0 { &mut session } else { &mut media };
-                if let (false, Some(audio), 1) = (level.take(name, value), &mut audio, sections) {
-                    audio.take(name, value);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    if video {
+    let description = Description::read(text).map_err(|malformed| match malformed {
+        Malformed::TooLong(bytes) => SdpRefusal::TooLong(bytes),
+        Malformed::NotSdp => SdpRefusal::NotSdp,
+    })?;
+    let sections = &description.sections;
+    if sections.iter().any(|section| section.kind.starts_with("video")) {
         return Err(SdpRefusal::Video);
     }
+    let audio = sections.iter().find(|section| section.kind == "audio" && section.port != 0);
     let audio = audio.ok_or(SdpRefusal::NoAudio)?;
-    if sections != 1 {
+    if sections.len() != 1 || description.beyond > 0 {
         return Err(SdpRefusal::ExtraMedia);
     }
-    facts(session_id, &session, &media, audio)
+    facts(&description, audio)
 }
 
-/// Reads `audio <port> <profile> <payload types>`; `None` where the section is switched off or unreadable.
-fn read_media_line(value: &str) -> Option<Audio<'_>> {
-    let mut words = value.split_ascii_whitespace().skip(1);
-    let port = words.next()?.split('/').next()?.parse::<u16>().ok()?;
-    let _profile = words.next()?;
-    let mut audio = Audio::default();
-    for payload_type in words.filter_map(|word| word.parse::<u8>().ok()).filter(|pt| *pt < 128) {
-        if !audio.payload_types.contains(&payload_type) {
-            audio.payload_types.push(payload_type);
+fn opus(audio: &Section<'_>) -> Option<OpusFacts> {
+    let payload_type = audio.find(&["opus/48000/2"])?;
+    let fmtp = audio.fmtp(payload_type);
+    let parameter = |name: &str| {
+        fmtp.split(';')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| key.trim().eq_ignore_ascii_case(name))
+            .and_then(|(_, value)| value.trim().parse::<u32>().ok())
+    };
+    Some(OpusFacts {
+        payload_type,
+        max_playback_rate: parameter("maxplaybackrate"),
+        max_average_bitrate: parameter("maxaveragebitrate"),
+        in_band_fec: parameter("useinbandfec") == Some(1),
+    })
+}
+
+/// The candidates that can be used, and how many cannot.
+fn candidates(audio: &Section<'_>) -> (Vec<RemoteCandidate>, usize) {
+    let mut usable: Vec<RemoteCandidate> = Vec::new();
+    for candidate in audio.candidates.iter().filter_map(|value| read_candidate(value)) {
+        if usable.len() < CANDIDATES_LOOKED_AT && !usable.iter().any(|known| known.addr == candidate.addr) {
+            usable.push(candidate);
         }
     }
-    (port != 0).then_some(audio)
+    usable.sort_by_key(|candidate| std::cmp::Reverse(candidate.priority));
+    usable.truncate(MAX_CANDIDATES);
+    let skipped = audio.candidates.len() - usable.len();
+    (usable, skipped)
 }
 
-impl<'a> Audio<'a> {
-    fn take(&mut self, name: &'a str, value: &'a str) {
-        match name {
-            "rtpmap" | "fmtp" => {
-                let Some((pt, rest)) = value.split_once(' ') else { return };
-                let Ok(pt) = pt.parse::<u8>() else { return };
-                let list = if name == "rtpmap" { &mut self.rtpmaps } else { &mut self.fmtps };
-                if !list.iter().any(|(known, _)| *known == pt) {
-                    list.push((pt, rest.trim()));
-                }
-            }
-            "candidate" => match read_candidate(value) {
-                Some(candidate) if !self.candidates.iter().any(|known| known.addr == candidate.addr) => {
-                    self.candidates.push(candidate);
-                }
-                _ => self.candidates_skipped += 1,
-            },
-            "ssrc" => {
-                let ssrc = value.split_ascii_whitespace().next().and_then(|word| word.parse().ok());
-                if let Some(ssrc) = ssrc
-                    && self.ssrcs.len() < 16
-                    && !self.ssrcs.contains(&ssrc)
-                {
-                    self.ssrcs.push(ssrc);
-                }
-            }
-            "mid" => self.mid = Some(value),
-            "ptime" => self.ptime = value.parse().ok(),
-            "rtcp-mux" => self.rtcp_mux = true,
-            "crypto" => self.sdes = true,
-            _ => {}
-        }
-    }
-
-    /// The payload type of the section whose encoding name, clock and channels are `wanted` (lower case).
-    fn find(&self, wanted: &[&str]) -> Option<u8> {
-        self.payload_types.iter().copied().find(|pt| {
-            self.rtpmaps
-                .iter()
-                .any(|(known, codec)| known == pt && wanted.iter().any(|name| codec.eq_ignore_ascii_case(name)))
-        })
-    }
-
-    fn offers_static(&self, payload_type: u8, name: &str) -> bool {
-        self.find(&[name]).is_some()
-            || (self.payload_types.contains(&payload_type) && !self.rtpmaps.iter().any(|(pt, _)| *pt == payload_type))
-    }
-
-    fn opus(&self) -> Option<OpusFacts> {
-        let payload_type = self.find(&["opus/48000/2"])?;
-        let fmtp = self.fmtps.iter().find(|(pt, _)| *pt == payload_type).map_or("", |(_, text)| *text);
-        let parameter = |name: &str| {
-            fmtp.split(';')
-                .filter_map(|pair| pair.split_once('='))
-                .find(|(key, _)| key.trim().eq_ignore_ascii_case(name))
-                .and_then(|(_, value)| value.trim().parse::<u32>().ok())
-        };
-        Some(OpusFacts {
-            payload_type,
-            max_playback_rate: parameter("maxplaybackrate"),
-            max_average_bitrate: parameter("maxaveragebitrate"),
-            in_band_fec: parameter("useinbandfec") == Some(1),
-        })
-    }
-}
-
-fn facts(
-    session_id: Option<u64>,
-    session: &Level<'_>,
-    media: &Level<'_>,
-    mut audio: Audio<'_>,
-) -> Result<OfferFacts, SdpRefusal> {
+fn facts(description: &Description<'_>, audio: &Section<'_>) -> Result<OfferFacts, SdpRefusal> {
+    let (session, media) = (&description.session, &audio.level);
     let fingerprints = if media.fingerprints.is_empty() { &session.fingerprints } else { &media.fingerprints };
     if fingerprints.is_empty() {
-        return Err(if audio.sdes { SdpRefusal::SdesOnly } else { SdpRefusal::NoFingerprint });
+        return Err(if !audio.crypto.is_empty() { SdpRefusal::SdesOnly } else { SdpRefusal::NoFingerprint });
     }
     let sha256: Vec<[u8; 32]> = fingerprints.iter().filter_map(|value| read_sha256(value)).take(8).collect();
     if sha256.is_empty() {
@@ -464,12 +302,10 @@ fn facts(
     if audio.mid.is_some_and(|mid| !is_token(mid)) {
         return Err(SdpRefusal::BadMid);
     }
-    let opus = audio.opus().ok_or(SdpRefusal::NoOpus)?;
-    audio.candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.priority));
-    let beyond = audio.candidates.len().saturating_sub(MAX_CANDIDATES);
-    audio.candidates.truncate(MAX_CANDIDATES);
+    let opus = opus(audio).ok_or(SdpRefusal::NoOpus)?;
+    let (candidates, candidates_skipped) = candidates(audio);
     Ok(OfferFacts {
-        session_id,
+        session_id: description.session_id,
         ice_lite: session.ice_lite || media.ice_lite,
         setup,
         direction: media.direction.or(session.direction).unwrap_or_default(),
@@ -481,21 +317,14 @@ fn facts(
         sha256,
         opus,
         telephone_event: audio.find(&["telephone-event/8000", "telephone-event/8000/1"]),
-        pcma: audio.offers_static(8, "pcma/8000"),
-        pcmu: audio.offers_static(0, "pcmu/8000"),
+        pcma: audio.find_static(8, "pcma/8000").is_some(),
+        pcmu: audio.find_static(0, "pcmu/8000").is_some(),
         ptime: audio.ptime,
-        ssrcs: audio.ssrcs,
-        payload_types: audio.payload_types,
-        candidates: audio.candidates,
-        candidates_skipped: audio.candidates_skipped + beyond,
+        ssrcs: audio.ssrcs.clone(),
+        payload_types: audio.payload_types.clone(),
+        candidates,
+        candidates_skipped,
     })
-}
-
-/// RFC 8866 token, at most 64 characters: what may be echoed into our own description.
-fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 64
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`{|}~".contains(&byte))
 }
 
 /// Reads `sha-256 AA:BB:…`, in either case of letters; `None` for other algorithms and broken values.
@@ -525,14 +354,12 @@ fn read_candidate(value: &str) -> Option<RemoteCandidate> {
     let priority: u32 = words.next()?.parse().ok()?;
     let ip: IpAddr = words.next()?.parse().ok()?;
     let port: u16 = words.next()?.parse().ok()?;
+    let addr = SocketAddr::new(ip.to_canonical(), port);
     let usable = component == 1
         && transport.eq_ignore_ascii_case("udp")
-        && port != 0
-        && !ip.is_unspecified()
-        && !ip.is_multicast()
-        && ip != IpAddr::from([255, 255, 255, 255])
+        && is_reachable(SocketAddr::new(ip, port))
         && words.next() == Some("typ");
-    usable.then(|| RemoteCandidate { addr: SocketAddr::new(ip.to_canonical(), port), priority })
+    usable.then_some(RemoteCandidate { addr, priority })
 }
 
 #[cfg(test)]
