@@ -580,6 +580,7 @@ impl Session {
         }
         self.mark_firm(playout);
         self.ask(now, out);
+        self.patience.waits(now.mono, self.is_waiting());
         self.note_leave(now.mono, playout);
     }
 

@@ -25,6 +25,10 @@ pub(super) struct Patience {
     caller_speaks: bool,
     /// The last moment at which either side was heard.
     sound: Option<Instant>,
+    /// Nothing of ours was heard since the caller spoke or the call was accepted: any wait has lasted since then.
+    hers: bool,
+    /// Since when something of ours is waited for.
+    waits_since: Option<Instant>,
     words: u8,
     questions: u8,
     left: bool,
@@ -42,7 +46,12 @@ pub(super) enum Due {
 impl Patience {
     pub(super) fn on_air(&mut self, now: Instant) {
         self.on_air = true;
-        self.sound = Some(now);
+        (self.sound, self.hers) = (Some(now), true);
+    }
+
+    /// Says after each input whether something of ours is waited for.
+    pub(super) fn waits(&mut self, now: Instant, waiting: bool) {
+        self.waits_since = if waiting { self.waits_since.or(Some(now)) } else { None };
     }
 
     pub(super) fn caller_began(&mut self) {
@@ -54,7 +63,7 @@ impl Patience {
 
     pub(super) fn caller_stopped(&mut self, now: Instant) {
         if self.caller_speaks {
-            self.sound = Some(now);
+            (self.sound, self.hers) = (Some(now), true);
         }
         self.caller_speaks = false;
     }
@@ -66,13 +75,15 @@ impl Patience {
 
     /// Something is being heard at this moment.
     pub(super) const fn sounds(&mut self, now: Instant) {
-        self.sound = Some(now);
+        (self.sound, self.hers) = (Some(now), false);
     }
 
     /// When [`Patience::fire`] is due; `waiting` while the model owes an answer.
     pub(super) fn deadline(&self, waiting: bool) -> Option<Instant> {
         let since = self.sound.filter(|_| self.on_air && !self.caller_speaks && !self.left)?;
         if waiting {
+            // A silence in which nobody waited is none of the wait.
+            let since = self.waits_since.filter(|_| !self.hers).map_or(since, |waits| waits.max(since));
             return Some(since + if self.words == 0 { FIRST_WORD } else { NEXT_WORD });
         }
         self.still_there_after.map(|after| since + after)
@@ -80,7 +91,7 @@ impl Patience {
 
     /// Its time has come: says what is to be done, and counts anew.
     pub(super) fn fire(&mut self, now: Instant, waiting: bool) -> Due {
-        self.sound = Some(now);
+        (self.sound, self.hers) = (Some(now), false);
         if waiting {
             self.words = self.words.saturating_add(1);
             return Due::Word;
@@ -122,6 +133,21 @@ mod tests {
         }
         patience.answered();
         assert_eq!(patience.deadline(true), Some(now + FIRST_WORD));
+    }
+
+    #[test]
+    fn a_wait_counts_from_its_beginning_and_not_from_a_silence_before_it() {
+        let (mut patience, now) = patience();
+        patience.sounds(now);
+        let line = now + ms(10_000);
+        patience.waits(line, true);
+        assert_eq!(patience.deadline(true), Some(line + FIRST_WORD));
+        // A caller waits since her own last word, however late the server says that it owes her something.
+        patience.waits(line, false);
+        patience.caller_began();
+        patience.caller_stopped(line);
+        patience.waits(line + ms(900), true);
+        assert_eq!(patience.deadline(true), Some(line + FIRST_WORD));
     }
 
     #[test]
