@@ -569,10 +569,12 @@ impl Playout {
         self.depth_ms() + self.ahead() as u64 * self.ms(self.frame_samples())
     }
 
-    /// True when nothing is left to play and all that was handed out has been consumed.
+    /// True when there is nothing to play and all that was handed out has been consumed.
+    ///
+    /// Less than a frame that waits for the rest of it is nothing to play: the rest may never come.
     #[must_use]
-    pub const fn is_drained(&self) -> bool {
-        self.pending == 0 && self.ahead() == 0
+    pub fn is_drained(&self) -> bool {
+        self.ahead() == 0 && self.pick().is_none()
     }
 
     /// True while an item is being said of which more audio may come.

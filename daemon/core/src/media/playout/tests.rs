@@ -55,6 +55,18 @@ fn a_partial_frame_waits_for_the_rest_and_is_padded_only_at_the_end() {
 }
 
 #[test]
+fn a_rest_that_waits_for_more_is_no_sound_and_holds_no_recording_up() {
+    let mut playout = Playout::new(1024);
+    assert_eq!(playout.receive(part("orphan", 0), &ms(5)), Received::Stored);
+    assert!(playout.is_drained(), "nobody knows whether the rest ever comes");
+    assert!(playout.play_clip(&[1; 960]));
+    assert!(!playout.is_drained());
+    assert_eq!(drain(&mut playout).len(), 3);
+    hear(&mut playout, 3);
+    assert!(playout.is_drained());
+}
+
+#[test]
 fn a_sample_torn_between_two_deltas_is_joined() {
     let mut playout = Playout::new(1024);
     let bytes = pcm((0..480).map(|n| n * 3));
