@@ -42,6 +42,22 @@ pub(super) struct Input {
     speech: Option<Speech>,
     first_append: Option<(std::time::Instant, u64)>,
     off_pace: bool,
+    latest: Latest,
+}
+
+/// The latest append of whole samples: one that says the same again (silence, a tone) is not decoded anew.
+#[derive(Debug, Default)]
+struct Latest {
+    base64: String,
+    format: Option<Format>,
+    bytes: usize,
+    samples: Vec<i16>,
+}
+
+impl Latest {
+    fn is(&self, format: Format, base64: &str) -> bool {
+        self.format == Some(format) && self.base64 == base64
+    }
 }
 
 #[derive(Debug)]
@@ -111,31 +127,50 @@ impl RealtimeServer {
             let message = "Invalid 'audio': at most 15 MiB of audio can be appended at once.";
             return Err(Rejection::invalid_value("audio", message));
         }
+        let format = self.session.input_format();
+        let latest = std::mem::take(&mut self.input.latest);
+        let latest = if latest.is(format, base64) { latest } else { self.decode(format, base64, latest)? };
+        self.heard(base64, latest.bytes, &latest.samples);
+        self.input.latest = latest;
+        Ok(())
+    }
+
+    /// Turns an append into samples; what the last one left serves as memory.
+    fn decode(&mut self, format: Format, base64: &str, mut latest: Latest) -> Result<Latest, Rejection> {
         let Ok(bytes) = STANDARD.decode(base64) else {
             let message = "Invalid 'audio'. Expected base64-encoded audio bytes of the session's input format.";
             return Err(Rejection::invalid_value("audio", message));
         };
-        let format = self.session.input_format();
         if format == Format::Pcm24 && bytes.len() % 2 == 1 {
             self.blame(ClientFaultKind::OddAppend, format!("{} bytes", bytes.len()));
         }
-        let samples = self.input.decode(format, &bytes);
+        let whole = format == Format::Pcm24 && bytes.len().is_multiple_of(2) && self.input.carry.is_none();
+        latest.samples = self.input.decode(format, &bytes);
+        latest.bytes = bytes.len();
+        latest.format = whole.then_some(format);
+        latest.base64.clear();
+        if whole {
+            latest.base64.push_str(base64);
+        }
+        Ok(latest)
+    }
+
+    fn heard(&mut self, base64: &str, bytes: usize, samples: &[i16]) {
         let from = self.input.total;
         self.input.total += samples.len() as u64;
         self.record.appends.push(Append { at: self.now, samples: samples.len(), from });
         if self.settings.recording.audio {
-            self.record.appended.extend_from_slice(&samples);
+            self.record.appended.extend_from_slice(samples);
         }
         self.check_pacing(from);
         match self.settings.mode {
             Mode::Echo { delay } => {
                 self.start_echo();
-                self.plan(self.now + delay, Task::Echo { base64: base64.to_owned(), bytes: bytes.len() });
+                self.plan(self.now + delay, Task::Echo { base64: base64.to_owned(), bytes });
             }
             Mode::Metronome { .. } => {}
-            Mode::Conversation => self.listen(&samples),
+            Mode::Conversation => self.listen(samples),
         }
-        Ok(())
     }
 
     fn listen(&mut self, samples: &[i16]) {
@@ -184,7 +219,8 @@ impl RealtimeServer {
                 BusyTurn::Queued => self.turn_waits = true,
             }
         } else {
-            self.respond(Cause::Turn(dtmf::digit(&samples)));
+            let tones = !self.settings.script.on_tone.is_empty();
+            self.respond(Cause::Turn(if tones { dtmf::digit(&samples) } else { None }));
         }
     }
 

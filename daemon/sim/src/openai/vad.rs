@@ -41,13 +41,22 @@ pub(super) struct Vad {
 impl Vad {
     /// Takes samples and appends the edges found in them; `silence` is in samples.
     pub(super) fn push(&mut self, samples: &[i16], threshold: f64, silence: u64, edges: &mut Vec<Edge>) {
-        self.partial.extend_from_slice(samples);
-        let pending = std::mem::take(&mut self.partial);
-        let mut frames = pending.chunks_exact(FRAME);
+        let mut rest = samples;
+        if !self.partial.is_empty() {
+            let missing = FRAME.saturating_sub(self.partial.len()).min(rest.len());
+            let (head, tail) = rest.split_at(missing);
+            self.partial.extend_from_slice(head);
+            rest = tail;
+            if self.partial.len() == FRAME {
+                let frame = std::mem::take(&mut self.partial);
+                self.judge(&frame, threshold, silence, edges);
+            }
+        }
+        let mut frames = rest.chunks_exact(FRAME);
         for frame in &mut frames {
             self.judge(frame, threshold, silence, edges);
         }
-        self.partial = frames.remainder().to_vec();
+        self.partial.extend_from_slice(frames.remainder());
     }
 
     /// Passes over samples that nobody listens to, so that positions stay true.
@@ -93,9 +102,11 @@ impl Vad {
 }
 
 /// Maps a frame's level to 0…1.
+#[expect(clippy::cast_precision_loss, reason = "the squares of a frame are below 2^38")]
 fn activation(frame: &[i16]) -> f64 {
-    let sum: f64 = frame.iter().map(|&sample| f64::from(sample) * f64::from(sample)).sum();
-    let mean = sum / f64::from(u32::try_from(frame.len().max(1)).unwrap_or(u32::MAX));
+    // Whole numbers may be summed in any order, so several at a time.
+    let sum: u64 = frame.iter().map(|&sample| u64::from(u32::from(sample.unsigned_abs()).pow(2))).sum();
+    let mean = sum as f64 / f64::from(u32::try_from(frame.len().max(1)).unwrap_or(u32::MAX));
     let decibels = 10.0 * (mean / (32_768.0 * 32_768.0)).max(1e-12).log10();
     ((decibels - FLOOR_DB) / SPAN_DB).clamp(0.0, 1.0)
 }
