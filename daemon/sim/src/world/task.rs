@@ -120,7 +120,11 @@ impl World {
         let (packets, epoch) = (lane.packets, lane.epoch);
         if let Some((heard, of)) = out {
             self.watch.frame_out(of, epoch, self.playout.epoch());
+            let cut_off = self.down.counts().cut_off;
             self.down.send(now, heard);
+            if heard.sound.is_some() && self.down.counts().cut_off > cut_off {
+                self.watch.swallowed(now);
+            }
         }
         // The first packet is an event of its own, later ones are seen in the lane's reports.
         if (self.reported == 0 && packets > 0) || (self.ticks.is_multiple_of(REPORT_EVERY) && packets != self.reported)

@@ -28,6 +28,8 @@ pub(super) struct Watch {
     /// The model said last that the caller speaks.
     noticed: Option<Instant>,
     lost: Option<Instant>,
+    /// When an outage took something audible from the caller last.
+    swallowed: Option<Instant>,
     /// When an epoch was flushed last, and how many frames of it had been consumed.
     flushed: Option<(Instant, u32)>,
     pub(super) most: [u64; 4],
@@ -51,6 +53,10 @@ impl Watch {
 
     pub(super) const fn noticed(&mut self, now: Instant) {
         self.noticed = Some(now);
+    }
+
+    pub(super) const fn swallowed(&mut self, now: Instant) {
+        self.swallowed = Some(now);
     }
 
     pub(super) const fn model_ready(&mut self) {
@@ -138,7 +144,8 @@ impl World {
         if self.ending.is_some() || self.caller.speaks || self.caller.is_over() || !self.settings.clips {
             return;
         }
-        let heard = self.caller.last_sound;
+        // What an outage took, no box can know: that it was said ends the wait.
+        let heard = self.caller.last_sound.max(self.watch.swallowed);
         // A question that a dead socket swallowed is one that nobody on the box has heard of, until the box judges by
         // its own voice detector.
         let asked = self.caller.asked.filter(|(from, _)| self.watch.noticed.is_some_and(|noticed| noticed >= *from));
