@@ -118,6 +118,11 @@ pub struct SimulateArgs {
     /// In each call nothing passes for so many seconds, from 8 s after its beginning on.
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60))]
     pub outage: u32,
+    /// Tell a call in virtual time instead: a story as in `tests/scenarios`; fails unless its expectations hold.
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "calls", "seconds", "door", "load", "lag", "loss", "jitter", "outage", "frames",
+    ])]
+    pub scenario: Option<PathBuf>,
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub json: bool,
@@ -205,6 +210,8 @@ mod tests {
         assert_eq!((simulate.calls, simulate.seconds, simulate.lag), (50, Some(30), 2000));
         let Ok(Every::Simulate(bad)) = parse("sauti simulate --loss 2.5 --jitter 40 --outage 5") else { panic!() };
         assert_eq!((f64::from(bad.loss), bad.jitter, bad.outage), (2.5, 40, 5));
+        let Ok(Every::Simulate(story)) = parse("sauti simulate --scenario a.toml --seed 7 --json") else { panic!() };
+        assert!(story.scenario.is_some_and(|file| file.to_str() == Some("a.toml")) && story.seed == 7);
         let Ok(Every::Calls(calls)) = parse("sauti calls list --follow --json") else { panic!() };
         assert!(calls.json && matches!(calls.what, Some(CallsCommand::List { follow: true, last: 50 })));
         let Ok(Every::Calls(calls)) = parse("sauti calls show 17 --config a.toml") else { panic!() };
@@ -214,6 +221,7 @@ mod tests {
             "sauti simulate --calls 0",
             "sauti simulate --door fax",
             "sauti simulate --loss 101",
+            "sauti simulate --scenario a.toml --calls 2",
             "sauti calls show",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -2,6 +2,7 @@
 //!
 //! Three processes: this one leads and reports; a child is `sauti run` as it is installed; another holds the far
 //! ends, so that what they cost is not counted as the daemon's. Needs no configuration, account or network.
+//! `--scenario` is another matter: one call in virtual time, within this process ([`story`]).
 
 mod daemon;
 pub(crate) mod far_ends;
@@ -10,6 +11,7 @@ mod measure;
 mod process;
 mod report;
 mod spec;
+mod story;
 
 use std::io::{IsTerminal, Write};
 use std::process::Stdio;
@@ -33,6 +35,9 @@ const SILENCE: Duration = Duration::from_secs(180);
 /// `sauti simulate`.
 #[must_use]
 pub fn command(args: &SimulateArgs) -> Exit {
+    if let Some(file) = &args.scenario {
+        return story::command(file, args.seed, args.json);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let end = match runtime {
         Ok(runtime) => runtime.block_on(run(args)),

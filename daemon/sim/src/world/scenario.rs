@@ -203,6 +203,20 @@ pub enum Place {
     End,
 }
 
+impl Place {
+    /// The line of the file's text, from 1, on which it stands.
+    #[must_use]
+    pub fn line(self, text: &str) -> usize {
+        let (table, number) = match self {
+            Self::File => return 1,
+            Self::Expect(number) => ("[[expect]]", number),
+            Self::End => ("[end]", 0),
+        };
+        let mut lines = text.lines().enumerate().filter(|(_, line)| line.trim() == table);
+        lines.nth(number).map_or(1, |(line, _)| line + 1)
+    }
+}
+
 /// What did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
@@ -265,13 +279,14 @@ impl Scenario {
         Ok(settings)
     }
 
-    /// Runs the scenario and says what did not hold.
+    /// Runs the scenario and says what did not hold; `seed` decides what the file leaves to chance.
     ///
     /// # Errors
     /// Every expectation that did not hold, the first one first.
-    pub fn run(&self, start: Instant) -> Result<World, (Vec<Broken>, Option<Box<World>>)> {
+    pub fn run(&self, start: Instant, seed: u64) -> Result<World, (Vec<Broken>, Option<Box<World>>)> {
         let file = |what: String| vec![Broken { place: Place::File, what }];
         let settings = self.settings().map_err(|what| (file(what), None))?;
+        let settings = WorldSettings { seed, ..settings };
         let mut world = World::new(settings, start).map_err(|what| (file(what), None))?;
         let over = world.run(LONGEST);
         let mut broken = Vec::new();

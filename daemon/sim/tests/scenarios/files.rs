@@ -29,20 +29,10 @@ fn text_of(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap()
 }
 
-/// The line, from 1, on which the table of this number stands.
-fn line(text: &str, table: &str, number: usize) -> usize {
-    let mut lines = text.lines().enumerate().filter(|(_, line)| line.trim() == table);
-    lines.nth(number).map_or(1, |(line, _)| line + 1)
-}
-
 fn tell(name: &str, text: &str, broken: &[Broken], world: Option<&World>) -> String {
     let mut told = String::new();
     for Broken { place, what } in broken {
-        let line = match place {
-            Place::File => 1,
-            Place::Expect(number) => line(text, "[[expect]]", *number),
-            Place::End => line(text, "[end]", 0),
-        };
+        let line = place.line(text);
         told += &format!("tests/scenarios/{name}.toml:{line}: {what}\n");
     }
     if let Some(world) = world {
@@ -73,7 +63,7 @@ fn every_scenario_holds() {
                 continue;
             }
         };
-        match scenario.run(start()) {
+        match scenario.run(start(), 1) {
             Ok(world) if wanted.is_some() => print!("{}", tell(&name, &text, &[], Some(&world))),
             Ok(_) => {}
             Err((broken, world)) => {
@@ -98,8 +88,8 @@ fn a_scenario_that_does_not_hold_names_the_expectation() {
                 [[expect]]\nsee = \"hears apology\"\nwithin_ms = 900\n\
                 [end]\noutcome = \"model_failed\"\nfault = \"model\"\ntext = true\n";
     let scenario: Scenario = toml::from_str(text).unwrap();
-    let (broken, _) = scenario.run(start()).unwrap_err();
+    let (broken, _) = scenario.run(start(), 1).unwrap_err();
     let places: Vec<Place> = broken.iter().map(|broken| broken.place).collect();
     assert_eq!(places, [Place::Expect(1), Place::End, Place::End], "{broken:?}");
-    assert_eq!(line(text, "[[expect]]", 1), 6);
+    assert_eq!((Place::Expect(1).line(text), Place::End.line(text)), (6, 9));
 }
