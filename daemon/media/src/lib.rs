@@ -9,6 +9,7 @@ pub mod opus;
 pub mod pipeline;
 pub mod resample;
 pub mod rtp;
+pub mod rtp_leg;
 pub mod rtp_sdp;
 mod sdp;
 pub mod voice;

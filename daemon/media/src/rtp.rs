@@ -14,7 +14,7 @@ pub use packet::{RtpIn, RtpOut};
 pub use report::{FarReport, Reception};
 #[cfg(test)]
 pub(crate) use stream::MAX_TRIALS;
-pub(crate) use stream::{Protection, Stream};
+pub(crate) use stream::{Protection, Stream, sender};
 
 /// Longest payload that is sent: with headers, SRTP and UDP it stays below any path's MTU. 20 ms of Opus at its highest
 /// rate has 1275 bytes, at ours 60 to 160; 60 ms of G.711 have 480.

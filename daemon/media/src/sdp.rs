@@ -52,11 +52,6 @@ impl Direction {
         }
     }
 
-    /// Whether the writer sends.
-    pub(crate) const fn sends(self) -> bool {
-        matches!(self, Self::SendRecv | Self::SendOnly)
-    }
-
     /// Whether the writer wants to receive.
     pub(crate) const fn receives(self) -> bool {
         matches!(self, Self::SendRecv | Self::RecvOnly)

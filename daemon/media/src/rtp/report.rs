@@ -322,7 +322,7 @@ impl Reports {
             fraction_lost,
             // 24 bits with a sign.
             lost: (losses << 8).cast_signed() >> 8,
-            jitter: self.from_ticks(word(12)?),
+            jitter: self.in_time(word(12)?),
             round_trip,
         })
     }
@@ -333,7 +333,7 @@ impl Reports {
             ssrc: incoming.ssrc,
             received: incoming.received,
             lost: incoming.lost(),
-            jitter: self.from_ticks(incoming.jitter >> 4),
+            jitter: self.in_time(incoming.jitter >> 4),
         })
     }
 
@@ -344,7 +344,7 @@ impl Reports {
         (age.as_secs() << 32) | ((u64::from(age.subsec_nanos()) << 32) / 1_000_000_000)
     }
 
-    fn from_ticks(&self, ticks: u32) -> Duration {
+    fn in_time(&self, ticks: u32) -> Duration {
         Duration::from_nanos(u64::from(ticks) * 1_000_000_000 / self.clock)
     }
 
