@@ -16,6 +16,8 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use sauti_core::media::floor::Overlap;
 use sauti_core::media::frame::FRAME;
+use sauti_media::pipeline::CallerAudio;
+use sauti_media::rtp_sdp::RtpTerms;
 use tokio::sync::mpsc::Sender;
 
 use super::bridge::{Bell, TickSender};
@@ -27,7 +29,7 @@ use super::stats::{LaneReport, Lateness};
 const PHASES: u32 = 4;
 /// How often the timer fires.
 const PHASE: Duration = Duration::from_millis(5);
-/// Largest datagram that a call may get; Opus at its widest is 1,275 bytes (RFC 6716 §3.2.1).
+/// Largest datagram that a call may get; Opus at its widest is 1,275 bytes (RFC 6716 §3.2.1), 120 ms of G.711 are 960.
 const DATAGRAM: usize = 2048;
 /// Datagrams read from one socket before the next one has its turn: a flood must not starve the others.
 const READS_A_TURN: usize = 64;
@@ -40,6 +42,8 @@ const EVENTS: usize = 64;
 
 const TIMER_TOKEN: u64 = u64::MAX;
 const COMMAND_TOKEN: u64 = u64::MAX - 1;
+/// Beside the number of a seat: its other socket.
+const CONTROL_TOKEN: u64 = 1 << 32;
 
 /// What a call task tells its lane.
 #[derive(Debug)]
@@ -50,10 +54,23 @@ pub(super) enum Command {
     OpenAudio(usize),
     /// Graph has the answer now: the relay will listen.
     AnswerDelivered(usize),
+    /// SIP has agreed on something, at first or anew.
+    Agree(usize, Box<Agreement>),
+    /// Press these keys towards the far end.
+    Press(usize, Box<str>),
     /// Let a leg go: say goodbye to the peer and drain its port.
     Remove(usize),
     /// End the thread, for an orderly stop.
     Stop,
+}
+
+/// What a trunk's leg does from now on.
+#[derive(Debug)]
+pub(super) struct Agreement {
+    /// What was agreed on.
+    pub terms: RtpTerms,
+    /// Another signal path, where another codec or packet time was.
+    pub audio: Option<CallerAudio>,
 }
 
 /// A leg on its way to the lane.
@@ -63,6 +80,8 @@ pub(super) struct NewLeg {
     pub index: usize,
     /// Its own socket.
     pub socket: UdpSocket,
+    /// The socket of RTCP, where it has one for itself.
+    pub control: Option<UdpSocket>,
     /// Engine, jitter buffer and codecs.
     pub leg: Leg,
     /// The lane's ends of the rings.
@@ -75,7 +94,7 @@ pub(super) struct NewLeg {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "the report comes once a second; boxing it would allocate on the lane")]
 pub enum LaneEvent {
-    /// ICE and DTLS are up.
+    /// Media may flow: ICE and DTLS are up, or SIP has agreed on where it goes.
     Up,
     /// The leg is lost for good.
     Lost,
@@ -97,6 +116,7 @@ pub enum LaneEvent {
 struct Seat {
     phase: u32,
     socket: UdpSocket,
+    control: Option<UdpSocket>,
     leg: Leg,
     end: LaneEnd,
     events: Sender<LaneEvent>,
@@ -156,7 +176,7 @@ impl Lane {
             timer,
             seats,
             seated: 0,
-            drains: Vec::with_capacity(calls),
+            drains: Vec::with_capacity(2 * calls),
             per_phase: [0; PHASES as usize],
             next_phase: Instant::now(),
             phase: 0,
@@ -188,7 +208,10 @@ impl Running {
                             return Ok(());
                         }
                     }
-                    token => self.read(usize::try_from(token).unwrap_or(usize::MAX)),
+                    token => {
+                        let seat = usize::try_from(token & !CONTROL_TOKEN).unwrap_or(usize::MAX);
+                        self.read(seat, token & CONTROL_TOKEN != 0);
+                    }
                 }
             }
             let now = Instant::now();
@@ -227,6 +250,12 @@ impl Running {
                         settle(seat);
                     }
                 }
+                Ok(Command::Agree(index, agreement)) => self.agree(index, *agreement, Instant::now()),
+                Ok(Command::Press(index, keys)) => {
+                    if let Some(seat) = self.seat(index) {
+                        seat.leg.press(&keys);
+                    }
+                }
                 Ok(Command::Remove(index)) => self.remove(index, Instant::now()),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(true),
                 Err(TryRecvError::Empty) => return Ok(false),
@@ -243,9 +272,13 @@ impl Running {
         let phase = (0..PHASES).min_by_key(|phase| self.per_phase[*phase as usize]).unwrap_or(0);
         let index = new.index;
         self.epoll.add(&new.socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
+        if let Some(control) = &new.control {
+            self.epoll.add(control, EpollEvent::new(EpollFlags::EPOLLIN, index as u64 | CONTROL_TOKEN))?;
+        }
         let mut seat = Seat {
             phase,
             socket: new.socket,
+            control: new.control,
             leg: new.leg,
             end: new.end,
             events: new.events,
@@ -270,6 +303,29 @@ impl Running {
         self.timer.set(Expiration::IntervalDelayed(every, every), TimerSetTimeFlags::empty())
     }
 
+    /// Takes what SIP agreed on; a socket that RTCP needs no longer is let go.
+    fn agree(&mut self, index: usize, agreement: Agreement, now: Instant) {
+        let Some(seat) = self.seats.get_mut(index).and_then(Option::as_mut) else { return };
+        let mux = agreement.terms.rtcp_mux;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            if seat.leg.agree(now, agreement.terms, agreement.audio).is_err() {
+                tell(&seat.events, LaneEvent::Lost);
+            }
+            settle(seat);
+        }));
+        if outcome.is_err() {
+            self.drop_panicked(index);
+        } else if mux && let Some(control) = seat.control.take() {
+            self.epoll.delete(&control).ok();
+            self.let_drain(control, now);
+        }
+    }
+
+    /// Keeps a socket that was used until nothing comes any more.
+    fn let_drain(&mut self, socket: UdpSocket, now: Instant) {
+        self.drains.push(Drain { socket, until: now + self.lane.port_drain, cap: now + DRAIN_CAP });
+    }
+
     fn remove(&mut self, index: usize, now: Instant) {
         let Some(mut seat) = self.seats.get_mut(index).and_then(Option::take) else { return };
         self.seated -= 1;
@@ -282,19 +338,22 @@ impl Running {
         {
             tell(&seat.events, LaneEvent::Panicked);
         }
-        self.epoll.delete(&seat.socket).ok();
-        self.drains.push(Drain { socket: seat.socket, until: now + self.lane.port_drain, cap: now + DRAIN_CAP });
+        for socket in std::iter::once(seat.socket).chain(seat.control) {
+            self.epoll.delete(&socket).ok();
+            self.let_drain(socket, now);
+        }
         self.lane.pool.give_lane_end(index, seat.end);
     }
 
     /// Reads what came for one call.
-    fn read(&mut self, index: usize) {
+    fn read(&mut self, index: usize, control: bool) {
         let Some(seat) = self.seats.get_mut(index).and_then(Option::as_mut) else { return };
         let buffer = &mut self.buffer;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             for _ in 0..READS_A_TURN {
-                match seat.socket.recv_from(&mut buffer[..]) {
-                    Ok((length, from)) => seat.leg.receive(Instant::now(), plain(from), &buffer[..length]),
+                let Some(socket) = (if control { seat.control.as_ref() } else { Some(&seat.socket) }) else { break };
+                match socket.recv_from(&mut buffer[..]) {
+                    Ok((length, from)) => seat.leg.receive(Instant::now(), plain(from), &buffer[..length], control),
                     // An unreachable peer shows up here as a refusal of what we sent; the engine has its own timers.
                     Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
                     Err(_) => break,
@@ -386,7 +445,9 @@ impl Running {
         if let Some(seat) = self.seats.get_mut(index).and_then(Option::take) {
             self.seated -= 1;
             self.per_phase[seat.phase as usize] -= 1;
-            self.epoll.delete(&seat.socket).ok();
+            for socket in std::iter::once(&seat.socket).chain(&seat.control) {
+                self.epoll.delete(socket).ok();
+            }
             tell(&seat.events, LaneEvent::Panicked);
             self.lane.pool.give_lane_end(index, seat.end);
         }
@@ -427,8 +488,10 @@ fn settle(seat: &mut Seat) {
 }
 
 fn transmit(seat: &mut Seat) {
-    let Seat { leg, socket, .. } = seat;
-    leg.transmit(|to, packet| {
+    let Seat { leg, socket, control, .. } = seat;
+    leg.transmit(|to, packet, is_control| {
+        // Without a socket of its own RTCP goes out beside RTP: better than not at all.
+        let socket = control.as_ref().filter(|_| is_control).unwrap_or(socket);
         // UDP: what the kernel does not take is lost, like on any link; the engine repeats what matters.
         socket.send_to(packet, to).ok();
     });

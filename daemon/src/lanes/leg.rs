@@ -1,4 +1,4 @@
-//! A caller leg as the lane drives it: the WebRTC engine and the signal path, joined.
+//! A caller leg as the lane drives it: an engine and the signal path, joined.
 //!
 //! It turns datagrams into frames and frames into datagrams; sockets, rings and time belong to the lane.
 
@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 
 use heapless::Deque;
 use sauti_core::media::floor::{BargeIn, Decision, Floor, Tick};
-use sauti_core::media::frame::{FRAME, FRAME_SAMPLES, Frame};
+use sauti_core::media::frame::{AudioFormat, FRAME, FRAME_SAMPLES, Frame};
 use sauti_core::media::level::{SILENCE_DBFS, rms_dbfs};
 use sauti_core::media::quality::{ExpectedLoss, FarReading, Reading};
 use sauti_core::media::rtp::RtpPacket;
 use sauti_media::opus::{CodecError, EncoderSettings, MAX_ENCODED_BYTES};
-use sauti_media::pipeline::{AudioReport, CallerAudio, CallerAudioSettings, Heard, Received};
+use sauti_media::pipeline::{AudioReport, CallerAudio, CallerAudioSettings, Heard, OutPacket, Received};
+use sauti_media::rtp::{FarReport, LegCounters, LegEvent, RtpOut};
+use sauti_media::rtp_sdp::{RtpRefusal, RtpTerms};
 use sauti_media::voice::{Voice, VoiceDetector};
-use sauti_media::webrtc::{FarReport, LegCounters, LegEvent, RtpOut, WebRtcLeg};
+use sauti_media::webrtc::WebRtcLeg;
 
+use super::engine::Engine;
 use super::lane::LaneEvent;
 use super::slots::LaneEnd;
 use crate::obs::metrics::Metrics;
@@ -28,10 +31,32 @@ const EXPECTED_LOSS: i32 = ExpectedLoss::AT_FIRST;
 const DIGITS: usize = 16;
 
 /// `[media]` for the codec.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Codec {
     pub(crate) bitrate: u32,
     pub(crate) complexity: u8,
+}
+
+impl Codec {
+    /// How Opus is encoded.
+    pub(super) fn encoder(self) -> EncoderSettings {
+        EncoderSettings {
+            bitrate: i32::try_from(self.bitrate).unwrap_or(i32::MAX),
+            complexity: i32::from(self.complexity),
+            expected_loss: EXPECTED_LOSS,
+        }
+    }
+}
+
+/// The signal path of a leg of WebRTC.
+pub(super) fn webrtc_audio(engine: &WebRtcLeg, codec: Codec) -> CallerAudioSettings {
+    let types = engine.payload_types();
+    CallerAudioSettings {
+        payload_type: types.opus,
+        event_payload_type: Some(types.telephone_event.unwrap_or(126)),
+        encoder: codec.encoder(),
+        ..CallerAudioSettings::default()
+    }
 }
 
 /// What a leg says of itself once a second; counters since it began.
@@ -101,11 +126,15 @@ impl LegReport {
 /// One leg.
 #[derive(Debug)]
 pub(super) struct Leg {
-    engine: WebRtcLeg,
+    engine: Engine,
     audio: CallerAudio,
-    opus: u8,
+    format: AudioFormat,
     up: bool,
     open: bool,
+    /// The far end lets us send: it has not put us on hold.
+    sends: bool,
+    /// Epochs of the frames that are in packets which have not gone out; 60 ms are three frames, and one may be begun.
+    gathered: Deque<u32, 8>,
     media: bool,
     digits: Deque<char, DIGITS>,
     frame: Frame,
@@ -129,14 +158,14 @@ struct Ear {
 
 /// Nobody speaks.
 const NO_VOICE: Voice = Voice { likely: 0.0, dbfs: SILENCE_DBFS };
-/// Samples over which speech rises after a pause: 5 ms.
-const RISE: i32 = 120;
+/// How long speech takes to rise after a pause, as a share of a frame: 5 ms.
+const RISE: usize = 4;
 
 impl Ear {
     /// Whether the frame that waits is to be played now.
-    fn judge(&mut self, end: &mut LaneEnd) -> Decision {
+    fn judge(&mut self, format: AudioFormat, end: &mut LaneEnd) -> Decision {
         let (epoch, resume) = (end.epoch(), end.take_resume());
-        let next = end.waiting().map(|frame| (frame.firm, rms_dbfs(&frame.samples)));
+        let next = end.waiting().map(|frame| (frame.firm, rms_dbfs(frame.audio(format))));
         self.floor.tick(&Tick {
             length: FRAME,
             likely: self.voice.likely,
@@ -150,49 +179,45 @@ impl Ear {
 }
 
 /// Lets a frame begin in silence.
-fn rise(samples: &mut [i16; FRAME_SAMPLES]) {
-    for (n, sample) in (1..=RISE).zip(samples) {
+fn rise(format: AudioFormat, samples: &mut [i16; FRAME_SAMPLES]) {
+    let rise = i32::try_from(format.frame_samples() / RISE).unwrap_or(1);
+    for (n, sample) in (1..=rise).zip(samples) {
         // Smaller than before, so it fits.
-        *sample = i16::try_from(i32::from(*sample) * n / (RISE + 1)).unwrap_or(0);
+        *sample = i16::try_from(i32::from(*sample) * n / (rise + 1)).unwrap_or(0);
     }
 }
 
 impl Leg {
-    /// Joins an engine with a signal path; it sends nothing until [`Leg::open`].
+    /// Joins an engine with a signal path; it sends nothing until [`Leg::open`]. The first numbers of `audio` are set here.
     ///
     /// # Errors
     /// libopus refuses the settings.
-    pub(crate) fn new(engine: WebRtcLeg, codec: Codec, barge_in: BargeIn) -> Result<Self, CodecError> {
-        let types = engine.payload_types();
-        // The SSRC is drawn at random by the engine; so are, out of it, the first numbers (RFC 3550 §5.1).
+    pub(super) fn new(engine: Engine, audio: CallerAudioSettings, barge_in: BargeIn) -> Result<Self, CodecError> {
+        // The SSRC is drawn at random; so are, out of it, the first numbers (RFC 3550 §5.1).
         let [a, b, c, d] = engine.ssrc().to_be_bytes();
+        let format = audio.format;
         let mut audio = CallerAudio::new(CallerAudioSettings {
-            payload_type: types.opus,
-            event_payload_type: Some(types.telephone_event.unwrap_or(126)),
-            encoder: EncoderSettings {
-                bitrate: i32::try_from(codec.bitrate).unwrap_or(i32::MAX),
-                complexity: i32::from(codec.complexity),
-                expected_loss: EXPECTED_LOSS,
-            },
             // Below 32,768, so that SRTP sees no wrap among the first packets (RFC 3711 §3.3.1).
             first_sequence: u16::from_be_bytes([b & 0x7F, d]),
             first_timestamp: u32::from_be_bytes([c, a, d, b]),
-            ..CallerAudioSettings::default()
+            ..audio
         })?;
         audio.set_sending(false);
         Ok(Self {
             engine,
             audio,
-            opus: types.opus,
+            format,
             up: false,
             open: false,
+            sends: true,
+            gathered: Deque::new(),
             media: false,
             digits: Deque::new(),
             frame: Frame::SILENCE,
             packet: [0; MAX_ENCODED_BYTES],
             up_dropped: 0,
             ear: barge_in.settings().map(|settings| {
-                let (detector, floor) = (VoiceDetector::default(), Floor::new(settings));
+                let (detector, floor) = (VoiceDetector::at(format.sample_rate()), Floor::new(settings));
                 Box::new(Ear { detector, floor, voice: NO_VOICE, paused: false })
             }),
             far: None,
@@ -200,7 +225,40 @@ impl Leg {
         })
     }
 
-    /// True once ICE and DTLS are up.
+    /// Takes what SIP agreed on, and another signal path where that has changed.
+    ///
+    /// # Errors
+    /// The keys cannot be used.
+    pub(super) fn agree(
+        &mut self,
+        now: Instant,
+        terms: RtpTerms,
+        audio: Option<CallerAudio>,
+    ) -> Result<(), RtpRefusal> {
+        self.engine.agree(now, &terms)?;
+        if let Some(mut audio) = audio {
+            audio.succeed(&mut self.audio);
+            self.audio = audio;
+        }
+        self.set_terms(&terms);
+        Ok(())
+    }
+
+    /// Sends and hears as was agreed.
+    pub(super) fn set_terms(&mut self, terms: &RtpTerms) {
+        self.sends = terms.sends;
+        self.audio.set_sending(self.open && self.sends);
+        self.audio.set_muted(!terms.hears);
+    }
+
+    /// Presses keys towards the far end; what is no key is left out.
+    pub(super) fn press(&mut self, keys: &str) {
+        for key in keys.chars() {
+            self.audio.press(key);
+        }
+    }
+
+    /// True once media may flow.
     pub(super) const fn is_up(&self) -> bool {
         self.up
     }
@@ -208,7 +266,7 @@ impl Leg {
     /// Frames may go out from now on.
     pub(super) fn open(&mut self) {
         self.open = true;
-        self.audio.set_sending(true);
+        self.audio.set_sending(self.sends);
     }
 
     /// The far end has our answer now: checks and hellos that went unanswered are repeated at once.
@@ -216,9 +274,9 @@ impl Leg {
         self.engine.answer_delivered(now);
     }
 
-    /// Takes a datagram.
-    pub(super) fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        self.engine.receive(now, from, datagram);
+    /// Takes a datagram; `control` says that it came to the socket which RTCP has for itself.
+    pub(super) fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], control: bool) {
+        self.engine.receive(now, from, datagram, control);
         while let Some(packet) = self.engine.poll_rtp() {
             let view = RtpPacket {
                 payload_type: packet.payload_type,
@@ -274,17 +332,16 @@ impl Leg {
     }
 
     /// Hands every datagram that is due to `send`.
-    pub(super) fn transmit(&mut self, mut send: impl FnMut(SocketAddr, &[u8])) {
-        while let Some((to, datagram)) = self.engine.poll_transmit() {
-            send(to, &datagram);
-        }
+    pub(super) fn transmit(&mut self, mut send: impl FnMut(SocketAddr, &[u8], bool)) {
+        while self.engine.transmit(&mut send) {}
     }
 
     /// Twenty milliseconds from the caller into the ring.
     pub(super) fn listen(&mut self, now: Instant, end: &mut LaneEnd) {
         let heard = self.audio.pull(now, &mut self.frame.samples);
         if let Some(ear) = &mut self.ear {
-            ear.voice = if heard == Heard::Nothing { NO_VOICE } else { ear.detector.hear(&self.frame.samples) };
+            ear.voice =
+                if heard == Heard::Nothing { NO_VOICE } else { ear.detector.hear(self.frame.audio(self.format)) };
         }
         if heard == Heard::Nothing {
             return;
@@ -301,8 +358,9 @@ impl Leg {
             return;
         }
         let mut frame = None;
-        if self.open {
-            let pause = self.ear.as_mut().is_some_and(|ear| ear.judge(end) == Decision::Pause);
+        // On hold nothing is taken: what waits is said when the hold is over. Keys are pressed in silence.
+        if self.open && self.sends && !self.audio.is_dialling() {
+            let pause = self.ear.as_mut().is_some_and(|ear| ear.judge(self.format, end) == Decision::Pause);
             if !pause {
                 frame = end.next_frame();
             }
@@ -310,23 +368,41 @@ impl Leg {
                 && std::mem::replace(&mut ear.paused, pause)
                 && let Some(frame) = &mut frame
             {
-                rise(&mut frame.samples);
+                rise(self.format, &mut frame.samples);
             }
         }
+        if let Some(frame) = &frame {
+            // Frames leave with the packets that hold their ends, and a packet has at most three; holds that come and go
+            // may leave more, of which the oldest is as good as gone.
+            if self.gathered.is_full()
+                && let Some(epoch) = self.gathered.pop_front()
+            {
+                end.count_consumed(epoch);
+            }
+            self.gathered.push_back(frame.epoch).ok();
+        }
         let samples: Option<&[i16; FRAME_SAMPLES]> = frame.as_ref().map(|frame| &frame.samples);
-        let Some(packet) = self.audio.speak(samples, &mut self.packet) else { return };
+        let mut next = self.audio.speak(samples, &mut self.packet);
+        while let Some(packet) = next {
+            self.send(now, &packet, end);
+            next = self.audio.more(&mut self.packet);
+        }
+    }
+
+    fn send(&mut self, now: Instant, packet: &OutPacket, end: &LaneEnd) {
         let out = RtpOut {
-            payload_type: self.opus,
+            payload_type: packet.payload_type,
             sequence: packet.sequence,
             timestamp: packet.timestamp,
             marker: packet.marker,
             payload: &self.packet[..packet.len],
         };
         // A packet that the engine does not take is lost like one on the way; the engine's events say if it is over.
-        if self.engine.send_rtp(now, &out).is_ok()
-            && let Some(frame) = frame
-        {
-            end.count_consumed(frame.epoch);
+        let sent = self.engine.send_rtp(now, &out).is_ok();
+        for _ in 0..packet.frames {
+            if let Some(epoch) = self.gathered.pop_front().filter(|_| sent) {
+                end.count_consumed(epoch);
+            }
         }
     }
 
@@ -375,15 +451,16 @@ mod tests {
         let places: &'static [SocketAddr; 2] = Box::leak(Box::new([at(4_000), at(4_002)]));
         let (mut caller, offer) = WebRtcLeg::offer(now, &own(&places[0]), &OfferShape::default()).unwrap();
         let (engine, answer) = WebRtcLeg::answer(now, &offer, &own(&places[1])).unwrap();
-        let mut leg = Leg::new(engine, Codec { bitrate: 24_000, complexity: 0 }, BargeIn::Normal).unwrap();
+        let audio = webrtc_audio(&engine, Codec { bitrate: 24_000, complexity: 0 });
+        let mut leg = Leg::new(Engine::WebRtc(Box::new(engine)), audio, BargeIn::Normal).unwrap();
         caller.accept_answer(now, &answer).unwrap();
         for _ in 0..500 {
             while let Some((_, datagram)) = caller.poll_transmit() {
-                leg.receive(now, places[0], datagram.as_ref());
+                leg.receive(now, places[0], datagram.as_ref(), false);
             }
             leg.handle_timeout(now);
             caller.handle_timeout(now);
-            leg.transmit(|_, datagram| caller.receive(now, places[1], datagram));
+            leg.transmit(|_, datagram, _| caller.receive(now, places[1], datagram));
             while leg.poll_event().is_some() {}
             now += Duration::from_millis(10);
         }
@@ -414,7 +491,7 @@ mod tests {
         let hear = |now: Instant, leg: &mut Leg, caller: &mut WebRtcLeg| {
             while let Some((to, datagram)) = caller.poll_transmit() {
                 assert_eq!(to.port(), 4_002);
-                leg.receive(now, ([127, 0, 0, 1], 4_000).into(), datagram.as_ref());
+                leg.receive(now, ([127, 0, 0, 1], 4_000).into(), datagram.as_ref(), false);
             }
         };
         for (number, key) in [5, 11, 5].into_iter().enumerate() {

@@ -1,17 +1,19 @@
 //! The media threads and the way to them.
 //!
-//! [`Lanes::open`] makes a caller leg from an offer, with everything that is expensive done here, before a lane
-//! sees it; the [`CallerLink`] that comes back is the call task's side. Letting it drop closes the leg.
+//! [`Lanes::open`] makes a caller leg of WebRTC from an offer, [`Lanes::open_rtp`] one of a trunk, with everything that is
+//! expensive done here, before a lane sees it; the [`CallerLink`] that comes back is the call task's side. Letting it drop closes the leg.
 
 mod bridge;
+mod engine;
 mod lane;
 mod leg;
 mod ports;
 mod self_test;
 mod slots;
 mod stats;
+mod trunk;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 use sauti_core::call::outcome::Fault;
 use sauti_core::config::Media;
 use sauti_core::media::floor::BargeIn;
+use sauti_media::rtp_sdp::RtpRefusal;
 use sauti_media::webrtc::{Certificate, LegSettings, WebRtcLeg};
 use sauti_media::webrtc_sdp::SdpRefusal;
 use tokio::sync::mpsc;
@@ -34,7 +37,10 @@ pub use self_test::{SELF_TEST_WITHIN, SelfTestError};
 pub use slots::DOWN_TARGET;
 use slots::{Pool, Shared, TaskEnd};
 use stats::LaneReport;
+use trunk::TrunkSide;
+pub use trunk::{Negotiated, RtpLegSettings, RtpOpened, SrtpPolicy};
 
+use crate::lanes::engine::Engine;
 use crate::lanes::leg::{Codec, Leg};
 
 /// Commands waiting for a lane: three a call, and a lane takes them within a tick.
@@ -48,6 +54,9 @@ pub enum OpenError {
     /// The offer cannot be answered.
     #[error("offer refused: {0}")]
     Offer(#[from] SdpRefusal),
+    /// The description of a trunk cannot be answered, or is no answer to ours.
+    #[error("description refused: {0}")]
+    Rtp(#[from] RtpRefusal),
     /// No port.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -71,6 +80,7 @@ impl OpenError {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Offer(refusal) => refusal.label(),
+            Self::Rtp(refusal) => refusal.label(),
             Self::Port(_) => "no_port",
             Self::NoSlot => "no_slot",
             Self::Codec(_) => "codec",
@@ -79,11 +89,18 @@ impl OpenError {
         }
     }
 
+    /// True where the description is at fault, not the box: SIP says 488 then, and 503 else.
+    #[must_use]
+    pub const fn is_sdp(&self) -> bool {
+        matches!(self, Self::Offer(_) | Self::Rtp(_))
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
             Self::Offer(_) => Fault::Whatsapp,
+            Self::Rtp(_) => Fault::Carrier,
             Self::Port(_) => Fault::Operator,
             Self::NoSlot | Self::Codec(_) | Self::LaneDead(_) | Self::Bug => Fault::Box,
         }
@@ -188,7 +205,19 @@ impl Lanes {
         let candidates: Vec<_> = self.advertise.iter().map(|ip| SocketAddr::new(*ip, local.port())).collect();
         let settings = LegSettings { certificate: &self.certificate, local, advertise: &candidates };
         let (engine, answer) = WebRtcLeg::answer(Instant::now(), offer, &settings)?;
-        let leg = Leg::new(engine, self.codec, self.barge_in).map_err(|error| OpenError::Codec(error.to_string()))?;
+        let audio = leg::webrtc_audio(&engine, self.codec);
+        let leg = Leg::new(Engine::WebRtc(Box::new(engine)), audio, self.barge_in);
+        let leg = leg.map_err(|error| OpenError::Codec(error.to_string()))?;
+        Ok((self.seat(socket, None, leg)?, answer))
+    }
+
+    /// Gives a leg its slot and its lane.
+    fn seat(
+        self: &Arc<Self>,
+        socket: UdpSocket,
+        control: Option<UdpSocket>,
+        leg: Leg,
+    ) -> Result<CallerLink, OpenError> {
         let slot = self.pool.take().ok_or(OpenError::NoSlot)?;
         let number = (0..self.lanes.len()).min_by_key(|number| self.lanes[*number].reports.legs()).unwrap_or_default();
         let (events, inbox) = mpsc::channel(EVENTS);
@@ -200,13 +229,10 @@ impl Lanes {
             index,
             number,
             lanes: Arc::clone(self),
+            trunk: None,
         };
-        let new = NewLeg { index, socket, leg, end: slot.lane, events };
-        if self.lanes[number].send(Command::Add(Box::new(new))) {
-            Ok((link, answer))
-        } else {
-            Err(OpenError::LaneDead(number))
-        }
+        let new = NewLeg { index, socket, control, leg, end: slot.lane, events };
+        if self.lanes[number].send(Command::Add(Box::new(new))) { Ok(link) } else { Err(OpenError::LaneDead(number)) }
     }
 
     /// Worst tick lateness (p99 of the last second) over all lanes.
@@ -257,6 +283,8 @@ pub struct CallerLink {
     index: usize,
     number: usize,
     lanes: Arc<Lanes>,
+    /// What a leg of a trunk has beside.
+    trunk: Option<Box<TrunkSide>>,
 }
 
 impl CallerLink {

@@ -1,4 +1,4 @@
-//! UDP ports for calls: one socket a call, out of `[media] ports`.
+//! UDP ports for calls, out of `[media] ports`: one socket a call, two where RTCP has its own.
 //!
 //! A port that is bound is taken, whoever holds it: a call, a drain, or another program. So the pool keeps no
 //! list; it walks the range and binds. Draining sockets are kept by the lane.
@@ -6,6 +6,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// Receive buffer of a call's socket: 50 packets a second of at most 200 bytes leave room for seconds of stall.
 const RECEIVE_BUFFER: usize = 128 * 1024;
@@ -60,27 +62,74 @@ impl Ports {
     /// # Errors
     /// The range is exhausted, or the address is not this machine's.
     pub(super) fn bind(&self) -> Result<(UdpSocket, SocketAddr), PortError> {
+        self.bind_to(self.bind)
+    }
+
+    /// The same on another address.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub(super) fn bind_to(&self, bind: IpAddr) -> Result<(UdpSocket, SocketAddr), PortError> {
         for _ in 0..self.count {
             let step = self.next.fetch_add(1, Ordering::Relaxed) % self.count;
             let port = u16::try_from(u32::from(self.first) + step).unwrap_or(self.first);
-            match UdpSocket::bind((self.bind, port)) {
-                Ok(socket) => {
-                    let local = self.prepare(&socket)?;
-                    return Ok((socket, local));
-                }
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(source) => return Err(PortError::Address { bind: self.bind, source }),
+            if let Some(socket) = Self::try_bind(bind, port)? {
+                let local = Self::prepare(&socket, bind)?;
+                return Ok((socket, local));
             }
         }
-        Err(PortError::Exhausted { bind: self.bind, first: self.first, last: u32::from(self.first) + self.count - 1 })
+        Err(self.exhausted(bind))
     }
 
-    fn prepare(&self, socket: &UdpSocket) -> Result<SocketAddr, PortError> {
-        let fail = |source| PortError::Address { bind: self.bind, source };
+    /// Binds a free even port and the next one, for RTP and RTCP.
+    ///
+    /// # Errors
+    /// No such pair is free, or the address is not this machine's.
+    pub(super) fn bind_pair(&self, bind: IpAddr) -> Result<(UdpSocket, UdpSocket, SocketAddr), PortError> {
+        let last = u32::from(self.first) + self.count - 1;
+        let first = u32::from(self.first).next_multiple_of(2);
+        let pairs = (last + 1).saturating_sub(first) / 2;
+        for _ in 0..pairs {
+            // Two steps for two ports: the walk stays as long as the range.
+            let step = self.next.fetch_add(2, Ordering::Relaxed) / 2 % pairs;
+            let Ok(port) = u16::try_from(first + 2 * step) else { continue };
+            let Some(socket) = Self::try_bind(bind, port)? else { continue };
+            let Some(control) = Self::try_bind(bind, port + 1)? else { continue };
+            let local = Self::prepare(&socket, bind)?;
+            Self::prepare(&control, bind)?;
+            return Ok((socket, control, local));
+        }
+        Err(self.exhausted(bind))
+    }
+
+    /// The socket, or `None` where the port is taken.
+    fn try_bind(bind: IpAddr, port: u16) -> Result<Option<UdpSocket>, PortError> {
+        match UdpSocket::bind((bind, port)) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(source) => Err(PortError::Address { bind, source }),
+        }
+    }
+
+    const fn exhausted(&self, bind: IpAddr) -> PortError {
+        PortError::Exhausted { bind, first: self.first, last: self.first as u32 + self.count - 1 }
+    }
+
+    fn prepare(socket: &UdpSocket, bind: IpAddr) -> Result<SocketAddr, PortError> {
+        let fail = |source| PortError::Address { bind, source };
         socket.set_nonblocking(true).map_err(fail)?;
-        nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::RcvBuf, &RECEIVE_BUFFER)
-            .map_err(|errno| fail(errno.into()))?;
+        setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(|errno| fail(errno.into()))?;
         socket.local_addr().map_err(fail)
+    }
+}
+
+/// Asks the network to hurry: DSCP EF, as voice is marked (RFC 4594 §4.1). Who may not mark goes unmarked.
+pub(super) fn mark_expedited(socket: &UdpSocket, bind: IpAddr) {
+    const EXPEDITED: i32 = 46 << 2;
+    if bind.is_ipv4() {
+        setsockopt(socket, sockopt::Ipv4Tos, &EXPEDITED).ok();
+    } else {
+        setsockopt(socket, sockopt::Ipv6TClass, &EXPEDITED).ok();
     }
 }
 
@@ -131,6 +180,31 @@ mod tests {
         assert!(mine.iter().all(|(_, address)| address.port() % 2 == 1));
         assert!(matches!(ports.bind(), Err(PortError::Exhausted { .. })));
         drop(taken);
+    }
+
+    #[test]
+    fn pairs_begin_at_even_ports_and_go_round_what_is_taken() {
+        let taken = UdpSocket::bind((LOOPBACK, 39_305)).unwrap();
+        let ports = Ports::new(LOOPBACK, (39_301, 39_309));
+        let mut pairs: Vec<_> = (0..3).map(|_| ports.bind_pair(LOOPBACK).unwrap()).collect();
+        pairs.sort_by_key(|(_, _, local)| local.port());
+        let numbers = pairs.iter().map(|(_, control, local)| (local.port(), control.local_addr().unwrap().port()));
+        assert_eq!(numbers.collect::<Vec<_>>(), [(39_302, 39_303), (39_306, 39_307), (39_308, 39_309)]);
+        assert!(matches!(ports.bind_pair(LOOPBACK), Err(PortError::Exhausted { .. })));
+        drop((taken, pairs));
+    }
+
+    #[test]
+    fn media_of_a_trunk_is_marked_as_voice() {
+        for bind in [LOOPBACK, IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)] {
+            let Ok(socket) = UdpSocket::bind((bind, 0)) else { continue };
+            mark_expedited(&socket, bind);
+            let marked = match bind {
+                IpAddr::V4(_) => nix::sys::socket::getsockopt(&socket, sockopt::Ipv4Tos),
+                IpAddr::V6(_) => nix::sys::socket::getsockopt(&socket, sockopt::Ipv6TClass),
+            };
+            assert_eq!(marked, Ok(0xB8), "{bind}");
+        }
     }
 
     #[test]

@@ -114,13 +114,13 @@ impl Gather {
         for end in &mut self.ends[..self.spoken] {
             *end -= packet;
         }
-        let frames = u8::try_from(whole).unwrap_or(0) + std::mem::take(&mut self.given_up);
+        let frames = u8::try_from(whole).unwrap_or(0).saturating_add(std::mem::take(&mut self.given_up));
         Some((timestamp, packet, frames))
     }
 
     /// Forgets what is no whole packet; its frames are counted with the packet that comes next, so that none is missed.
     fn give_up(&mut self) {
-        self.given_up += u8::try_from(self.spoken).unwrap_or(0);
+        self.given_up = self.given_up.saturating_add(u8::try_from(self.spoken).unwrap_or(0));
         self.len = 0;
         self.spoken = 0;
     }
@@ -226,6 +226,8 @@ impl Speaking {
         };
         let Some(len) = written else {
             report.encode_errors += 1;
+            // Nobody will hear it, and nobody shall wait for it.
+            self.gather.given_up = self.gather.given_up.saturating_add(u8::from(frame.is_some()));
             return None;
         };
         let stamp = self.clock.stamp(frame.is_some());
@@ -236,7 +238,7 @@ impl Speaking {
             marker: stamp.marker,
             len,
             speech: frame.is_some(),
-            frames: u8::from(frame.is_some()) + std::mem::take(&mut self.gather.given_up),
+            frames: u8::from(frame.is_some()).saturating_add(std::mem::take(&mut self.gather.given_up)),
         };
         count(report, &packet);
         Some(packet)
