@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
-use sauti_core::ai::client::write_append;
+use sauti_core::ai::client::write_append_as;
 use sauti_core::ai::session::{self, Line, Odd, Session, Silence};
 use sauti_core::ai::verdict::{Code, Failure, Loss};
 use sauti_core::call::clip::ClipName;
 use sauti_core::call::machine::{Action, Call, Effect, Input};
 use sauti_core::call::milestones::Milestone;
-use sauti_core::call::outcome::{Fault, Outcome};
-use sauti_core::media::frame::Frame;
+use sauti_core::call::outcome::{Door, Fault, Outcome};
+use sauti_core::media::frame::{AudioFormat, Frame};
 use sauti_core::media::playout::{Consumed, Playout};
 use sauti_core::media::preroll::{Preroll, Supply};
 use sauti_core::media::quality::CallQuality;
@@ -30,12 +30,15 @@ use tokio::sync::mpsc;
 
 use crate::ai::link::{Link, LinkEvent};
 use crate::ai::providers::{Course, Dialled};
-use crate::door::{DoorError, door_verdict, milestone_event, trouble_event};
+use crate::door::{DoorError, OpenLeg, door_verdict, milestone_event, trouble_event};
 use crate::house::{House, Setup};
 use crate::lanes::{CallerLink, DOWN_TARGET, LaneEvent, LegReport, LinkNews, OpenError};
 use crate::ledger_session::SessionLedger;
 use crate::obs::logging::{EventName, Field, LogValue, SafeName, log_event};
+use crate::sip::{DialogEvent, DialogEvents};
 use crate::summary;
+
+mod dialog;
 
 /// Longest wait for the last word to the far side; the row is written afterwards in any case.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(15);
@@ -61,7 +64,7 @@ pub enum Signal {
 
 /// An effect that took its time and is done.
 enum Done {
-    Leg(Box<Result<(CallerLink, String), OpenError>>),
+    Leg(Box<Result<OpenLeg, OpenError>>),
     Model(Box<Dialled>),
     Door(Action, Result<(), DoorError>),
 }
@@ -86,6 +89,11 @@ struct CallTask {
     quality: CallQuality,
     ledger: SessionLedger,
     course: Course,
+    /// A leg that was made before the session, whose format follows from it.
+    opened: Option<Result<OpenLeg, OpenError>>,
+    /// Of the dialog, where the call came by SIP.
+    events: Option<DialogEvents>,
+    held_by_far_side: bool,
     leg: Option<CallerLink>,
     link: Option<Link>,
     pending: Pending,
@@ -114,9 +122,18 @@ fn now() -> Now {
     Now { mono: Instant::now(), wall: Timestamp::now() }
 }
 
-/// Runs an admitted call to its outcome.
-pub async fn run(house: Arc<House>, setup: Arc<Setup>, mut signals: mpsc::Receiver<Signal>) {
-    let mut task = CallTask::new(house, setup);
+/// Runs an admitted call to its outcome. `events` are those of its dialog, where it came by SIP.
+pub async fn run(
+    house: Arc<House>,
+    setup: Arc<Setup>,
+    mut signals: mpsc::Receiver<Signal>,
+    events: Option<DialogEvents>,
+) {
+    let opened = match setup.far_side.decides_format() {
+        true => Some(open_leg(Arc::clone(&house), Arc::clone(&setup)).await),
+        false => None,
+    };
+    let mut task = CallTask::new(house, setup, opened, events);
     while task.ending.is_none() {
         task.step(&mut signals).await;
         task.perform();
@@ -124,16 +141,28 @@ pub async fn run(house: Arc<House>, setup: Arc<Setup>, mut signals: mpsc::Receiv
     task.finish().await;
 }
 
+async fn open_leg(house: Arc<House>, setup: Arc<Setup>) -> Result<OpenLeg, OpenError> {
+    let work = tokio::task::spawn_blocking(move || setup.far_side.open_leg(&house.lanes, setup.offer.as_ref()));
+    work.await.unwrap_or(Err(OpenError::Bug))
+}
+
 impl CallTask {
-    fn new(house: Arc<House>, setup: Arc<Setup>) -> Self {
+    fn new(
+        house: Arc<House>,
+        setup: Arc<Setup>,
+        opened: Option<Result<OpenLeg, OpenError>>,
+        events: Option<DialogEvents>,
+    ) -> Self {
+        let format =
+            opened.as_ref().and_then(|leg| leg.as_ref().ok()).map_or(AudioFormat::Pcm24, |leg| leg.link.format());
         let mut effects = Vec::with_capacity(8);
         let limits = house.call_limits(&setup);
         let call = Call::start(Instant::now(), setup.received.mono, limits, &mut effects);
-        let mut session = Session::new(house.session_update(setup.language));
+        let mut session = Session::new(house.session_update(setup.language, format));
         session.judge_with_lane(true);
         let mut task = Self {
             session: session.with_still_there_after(house.agent.still_there_after),
-            playout: Playout::new(house.openai.max_output_tokens),
+            playout: Playout::new(house.openai.max_output_tokens).in_format(format),
             preroll: Preroll::default(),
             quality: CallQuality::default(),
             ledger: SessionLedger::new(Arc::clone(&house), setup.call_id),
@@ -141,6 +170,9 @@ impl CallTask {
             house,
             setup,
             call,
+            opened,
+            events,
+            held_by_far_side: false,
             leg: None,
             link: None,
             pending: FuturesUnordered::new(),
@@ -171,7 +203,7 @@ impl CallTask {
             .into_iter()
             .flatten()
             .min();
-        let Self { leg, link, pending, .. } = self;
+        let Self { leg, link, pending, events, .. } = self;
         tokio::select! {
             signal = signals.recv() => match signal {
                 Some(Signal::Terminated { failed }) => self.input(Input::Terminated { failed }),
@@ -183,6 +215,7 @@ impl CallTask {
                 LinkNews::Event(event) => self.lane_event(event),
             },
             event = next_of_link(link) => self.link_event(&event),
+            event = next_of_dialog(events) => self.dialog_event(event).await,
             () = sleep_until(deadline) => {
                 self.input(Input::Timer);
                 self.session_input(session::Input::Timer);
@@ -207,17 +240,14 @@ impl CallTask {
     fn done(&mut self, done: Done) {
         match done {
             Done::Leg(result) => match *result {
-                Ok((mut leg, answer)) => {
+                Ok(OpenLeg { link: mut leg, sdp }) => {
                     leg.frames().set_epoch(self.playout.epoch());
                     self.leg = Some(leg);
-                    self.answer = Some(Pii::new(answer));
+                    self.answer = Some(sdp);
                     self.input(Input::LegAnswered);
                 }
                 Err(error) => {
-                    self.trouble(
-                        "leg",
-                        &[(Field::Reason, error.label().into()), (Field::Fault, error.fault().label().into())],
-                    );
+                    self.leg_trouble(&error);
                     self.input(Input::LegRefused(error.fault()));
                 }
             },
@@ -226,11 +256,16 @@ impl CallTask {
                 if let Err(error) = &result {
                     self.door_trouble(error);
                 }
-                if action == Action::PreAccept && result.is_ok() {
+                // Graph carries the answer with the pre-accept, SIP with the 200.
+                let by_graph = self.setup.door() == Door::Whatsapp;
+                let delivered = if by_graph { Action::PreAccept } else { Action::Accept };
+                if action == delivered && result.is_ok() {
                     if let Some(leg) = &self.leg {
                         leg.answer_delivered();
                     }
-                    self.stage(Stage::PreAccepted, EventName::WaCallPreAccepted);
+                    if by_graph {
+                        self.stage(Stage::PreAccepted, EventName::WaCallPreAccepted);
+                    }
                 }
                 self.input(Input::Door(action, door_verdict(&result)));
             }
@@ -320,14 +355,14 @@ impl CallTask {
         if let Some(link) = &mut link {
             // What she said while there was no session; older than that would be answered too late.
             for frame in self.held.drain(..) {
-                write_append(&mut self.line, &frame.samples);
+                write_append_as(self.playout.format(), &mut self.line, &frame);
                 link.send_audio(&self.line);
             }
         }
         while let Some(frame) = frames.up.dequeue() {
             match &mut link {
                 Some(link) => {
-                    write_append(&mut self.line, &frame.samples);
+                    write_append_as(self.playout.format(), &mut self.line, &frame);
                     link.send_audio(&self.line);
                 }
                 None if self.accepted.is_some() => {
@@ -343,7 +378,9 @@ impl CallTask {
 
     /// Plays a recording after what is held; false when there is none for this call.
     fn play(&mut self, name: ClipName) -> bool {
-        let Some(samples) = self.house.clips.get(self.setup.language, name) else { return false };
+        let Some(samples) = self.house.clips.get_in(self.setup.language, name, self.playout.format()) else {
+            return false;
+        };
         let plays = self.playout.play_clip(&samples);
         self.top_up();
         plays
@@ -395,15 +432,18 @@ impl CallTask {
     fn perform_one(&mut self, effect: Effect) {
         match effect {
             Effect::OpenLeg => {
-                let (lanes, setup) = (Arc::clone(&self.house.lanes), Arc::clone(&self.setup));
-                let work = tokio::task::spawn_blocking(move || lanes.open(setup.offer.expose()));
+                let (opened, house) = (self.opened.take(), Arc::clone(&self.house));
+                let setup = Arc::clone(&self.setup);
                 self.pending.push(Box::pin(async move {
-                    Done::Leg(Box::new(work.await.unwrap_or_else(|_| Err(OpenError::Bug))))
+                    Done::Leg(Box::new(match opened {
+                        Some(opened) => opened,
+                        None => open_leg(house, setup).await,
+                    }))
                 }));
             }
             Effect::OpenModel => {
                 if self.ledger.opening() > 1 {
-                    let update = self.house.session_update(self.setup.language);
+                    let update = self.house.session_update(self.setup.language, self.playout.format());
                     self.session_input(session::Input::Reopen(Box::new(update)));
                 }
                 let (house, caller, climb) = (Arc::clone(&self.house), self.setup.caller_hash, self.course.begin());
@@ -411,10 +451,9 @@ impl CallTask {
                     .push(Box::pin(async move { Done::Model(Box::new(house.connect_model(climb, caller).await)) }));
             }
             Effect::Door(action @ (Action::PreAccept | Action::Accept)) => {
-                let (house, setup) = (Arc::clone(&self.house), Arc::clone(&self.setup));
-                let answer = self.answer.clone();
+                let (setup, answer) = (Arc::clone(&self.setup), self.answer.clone());
                 self.pending.push(Box::pin(async move {
-                    Done::Door(action, setup.far_side.act(&house, &setup, action, answer.as_ref()).await)
+                    Done::Door(action, setup.far_side.act(&setup, action, answer.as_ref(), None).await)
                 }));
             }
             Effect::Door(action @ (Action::Reject | Action::Terminate)) => self.farewell = Some(action),
@@ -592,6 +631,9 @@ impl CallTask {
         }
         let times = [(Field::AtMs, wall.as_millisecond().into()), (Field::DurationMs, after.into())];
         let mut values = times.to_vec();
+        if milestone == Milestone::WebhookReceived {
+            values.extend(self.setup.far_side.fields());
+        }
         if milestone == Milestone::ModelUp {
             values.extend([
                 (Field::Provider, self.course.provider().into()),
@@ -619,7 +661,15 @@ impl CallTask {
         self.event(trouble_event(self.setup.door()), Timestamp::now(), &all);
     }
 
+    fn leg_trouble(&mut self, error: &OpenError) {
+        let values = [(Field::Reason, error.label().into()), (Field::Fault, error.fault().label().into())];
+        self.trouble("leg", &values);
+    }
+
     fn door_trouble(&mut self, error: &DoorError) {
+        if error.is_over() {
+            return;
+        }
         self.event(trouble_event(self.setup.door()), Timestamp::now(), &error.fields());
     }
 
@@ -652,7 +702,7 @@ impl CallTask {
         });
         if let Some(action) = self.farewell {
             let setup = Arc::clone(&self.setup);
-            let asked = setup.far_side.act(&self.house, &setup, action, None);
+            let asked = setup.far_side.act(&setup, action, None, Some((ending.outcome, ending.fault)));
             match tokio::time::timeout(FAREWELL_WITHIN, asked).await {
                 Ok(Err(error)) => self.door_trouble(&error),
                 Ok(Ok(())) => {}
@@ -699,6 +749,13 @@ impl CallTask {
 async fn next_of_leg(leg: &mut Option<CallerLink>) -> LinkNews {
     match leg {
         Some(leg) => leg.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_of_dialog(events: &mut Option<DialogEvents>) -> Option<DialogEvent> {
+    match events {
+        Some(events) => events.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -1,26 +1,56 @@
-//! The far side of a call's signalling, as its task talks to it: Graph for a WhatsApp call.
+//! The far side of a call's signalling, as its task talks to it: Graph for a WhatsApp call, a dialog for one of SIP.
 //!
 //! The call machine says what is to be done ([`Action`]), in words that every door knows; here stands what that means at
-//! each. It decides nothing and keeps no state of the call.
+//! each: whom to ask, which leg answers the offer, which events it writes. It decides nothing and keeps no state of the call.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use sauti_core::call::machine::{Action, DoorVerdict};
 use sauti_core::call::milestones::Milestone;
-use sauti_core::call::outcome::Door;
+use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::pii::Pii;
 use sauti_core::whatsapp::graph::{GraphError, Opaque};
 
-use crate::house::{House, Setup};
-use crate::obs::logging::{EventName, Field, LogValue};
-use crate::whatsapp::graph::graph_error_fields;
+use crate::house::Setup;
+use crate::lanes::{CallerLink, Lanes, OpenError, RtpLegSettings};
+use crate::obs::logging::{EventName, Field, LogValue, SafeName};
+use crate::sip::{Dialog, DialogError, Refuse};
+use crate::whatsapp::graph::{Graph, graph_error_fields};
+
+/// When a caller who was refused for lack of room may try again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where a call's signalling goes.
 #[derive(Debug)]
 pub enum FarSide {
     /// Meta's Graph.
     Graph {
+        /// The way there.
+        graph: Graph,
         /// Its id of the call.
         wacid: Pii,
     },
+    /// A SIP dialog.
+    Sip {
+        /// The dialog.
+        dialog: Dialog,
+        /// [`Door::Trunk`] or [`Door::WhatsappSip`].
+        door: Door,
+        /// The trunk's name.
+        trunk: Arc<str>,
+        /// What may be agreed on with it.
+        media: Arc<RtpLegSettings>,
+    },
+}
+
+/// A caller leg that was made.
+#[derive(Debug)]
+pub struct OpenLeg {
+    /// The task's side of it.
+    pub link: CallerLink,
+    /// Our answer; our offer where the far side made none.
+    pub sdp: Pii,
 }
 
 impl FarSide {
@@ -29,6 +59,7 @@ impl FarSide {
     pub const fn door(&self) -> Door {
         match self {
             Self::Graph { .. } => Door::Whatsapp,
+            Self::Sip { door, .. } => *door,
         }
     }
 
@@ -36,30 +67,87 @@ impl FarSide {
     #[must_use]
     pub const fn wacid(&self) -> Option<&Pii> {
         match self {
-            Self::Graph { wacid } => Some(wacid),
+            Self::Graph { wacid, .. } => Some(wacid),
+            Self::Sip { .. } => None,
         }
     }
 
-    /// Does what the call machine decided; `answer` is our SDP, where there is one.
+    /// True where what the model's session speaks follows from the offer, so that the leg is made before it.
+    #[must_use]
+    pub const fn decides_format(&self) -> bool {
+        matches!(self, Self::Sip { .. })
+    }
+
+    /// Makes the caller leg. Some milliseconds of work: not for a worker of the runtime.
+    ///
+    /// # Errors
+    /// The offer cannot be answered, or the box has nothing to answer it with.
+    pub fn open_leg(&self, lanes: &Arc<Lanes>, offer: Option<&Pii>) -> Result<OpenLeg, OpenError> {
+        let offer = offer.map(Pii::expose);
+        // A fingerprint asks for DTLS, and what offers DTLS here speaks ICE too (whatsapp-calling §4).
+        let dtls = offer.is_some_and(|offer| offer.contains("a=fingerprint:"));
+        match (self, offer) {
+            (Self::Sip { media, .. }, offer) if !dtls => {
+                let (link, opened) = lanes.open_rtp(offer, media)?;
+                Ok(OpenLeg { link, sdp: Pii::new(opened.sdp) })
+            }
+            (_, offer) => {
+                let (link, answer) = lanes.open(offer.unwrap_or_default())?;
+                Ok(OpenLeg { link, sdp: Pii::new(answer) })
+            }
+        }
+    }
+
+    /// Does what the call machine decided; `answer` is our SDP, `why` how the call ends, where they are known.
     ///
     /// # Errors
     /// The far side refused, or did not answer in time; retries are behind it.
     pub async fn act(
         &self,
-        house: &House,
         setup: &Setup,
         action: Action,
         answer: Option<&Pii>,
+        why: Option<(Outcome, Fault)>,
     ) -> Result<(), DoorError> {
         match self {
-            Self::Graph { wacid } => {
+            Self::Graph { graph, wacid } => {
                 let opaque = matches!(action, Action::PreAccept | Action::Accept)
                     .then(|| Opaque::new(setup.call_id.to_string()))
                     .flatten();
-                house.graph.act(action, wacid, answer, opaque.as_ref()).await.map_err(DoorError::Graph)
+                graph.act(action, wacid, answer, opaque.as_ref()).await.map_err(DoorError::Graph)
+            }
+            Self::Sip { dialog, .. } => {
+                let done = match action {
+                    // It rings since the INVITE was let in.
+                    Action::PreAccept => Ok(()),
+                    Action::Accept => dialog.answer(answer.map(Pii::expose).unwrap_or_default()).await,
+                    Action::Reject => dialog.refuse(refusal(why)).await,
+                    Action::Terminate => dialog.bye().await,
+                };
+                done.map_err(|error| DoorError::Sip(action, error))
             }
         }
     }
+
+    /// Values that name the far side in the log.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(Field, LogValue)> {
+        match self {
+            Self::Graph { .. } => Vec::new(),
+            Self::Sip { trunk, .. } => vec![(Field::Trunk, SafeName::new(trunk).into())],
+        }
+    }
+}
+
+/// What a caller of SIP is told who is not served (RFC 3261 §21).
+const fn refusal(why: Option<(Outcome, Fault)>) -> Refuse {
+    let (code, retry_after) = match why {
+        Some((Outcome::RefusedConfig, Fault::Carrier | Fault::Whatsapp)) => return Refuse::not_acceptable(),
+        Some((Outcome::Internal, _)) | None => (500, None),
+        Some((Outcome::NoMedia, _)) => (480, None),
+        Some(_) => (503, Some(TRY_AGAIN)),
+    };
+    Refuse { code, retry_after }
 }
 
 /// The far side did not do what was asked.
@@ -68,6 +156,9 @@ pub enum DoorError {
     /// Graph.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A dialog.
+    #[error("{0}: {1}")]
+    Sip(Action, DialogError),
 }
 
 impl DoorError {
@@ -76,7 +167,24 @@ impl DoorError {
     pub fn fields(&self) -> Vec<(Field, LogValue)> {
         match self {
             Self::Graph(error) => graph_error_fields(error),
+            Self::Sip(action, error) => {
+                let mut values = vec![
+                    (Field::Stage, action.label().into()),
+                    (Field::Reason, error.label().into()),
+                    (Field::Fault, error.fault().label().into()),
+                ];
+                if let DialogError::Refused { code, .. } = error {
+                    values.push((Field::Status, (*code).into()));
+                }
+                values
+            }
         }
+    }
+
+    /// True when the call is over anyway: nothing that the log should say.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self, Self::Sip(_, DialogError::Gone))
     }
 }
 
@@ -86,10 +194,14 @@ pub fn door_verdict(result: &Result<(), DoorError>) -> DoorVerdict {
     match result {
         Ok(()) => DoorVerdict::Done,
         Err(DoorError::Graph(error)) => error.verdict(),
+        Err(DoorError::Sip(_, DialogError::Gone)) => DoorVerdict::Ended,
+        Err(DoorError::Sip(..)) => DoorVerdict::Refused,
     }
 }
 
-const fn is_whatsapp(door: Door) -> bool {
+/// True for calls that came by WhatsApp, whatever carried their signalling.
+#[must_use]
+pub const fn is_whatsapp(door: Door) -> bool {
     matches!(door, Door::Whatsapp | Door::WhatsappSip)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It holds handles and answers questions about settings; it decides nothing and owns no call.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,9 +10,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use sauti_core::ai::client::SessionUpdate;
 use sauti_core::ai::ladder::Climb;
 use sauti_core::call::machine::{self, Action};
-use sauti_core::call::outcome::{Door, Outcome};
+use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::config::{Agent, Language, Limits, OpenAi, Texts, WhatsApp};
 use sauti_core::ids::CallId;
+use sauti_core::media::frame::AudioFormat;
 use sauti_core::now::Now;
 use sauti_core::pii::{BoxKey, CallerAddress, KeyedHash, Pii};
 use sauti_core::record::{Direction, EndRow, LiveCall, NewCall, NewText, TextId};
@@ -19,8 +21,8 @@ use tokio::sync::Notify;
 
 use crate::ai::providers::{Dialled, Providers};
 use crate::clips::Clips;
-use crate::door::{FarSide, trouble_event};
-use crate::lanes::Lanes;
+use crate::door::{FarSide, is_whatsapp, trouble_event};
+use crate::lanes::{Lanes, RtpLegSettings};
 use crate::obs::logging::{Field, log_event};
 use crate::obs::metrics::Metrics;
 use crate::store::{Admitted, Ended, Store};
@@ -32,7 +34,7 @@ pub struct House {
     /// `[limits]`.
     pub limits: Limits,
     /// `[whatsapp]`.
-    pub whatsapp: Arc<WhatsApp>,
+    pub whatsapp: Option<Arc<WhatsApp>>,
     /// `[openai]`.
     pub openai: OpenAi,
     /// `[agent]`.
@@ -53,8 +55,10 @@ pub struct House {
     pub store: Store,
     /// The media threads.
     pub lanes: Arc<Lanes>,
-    /// The way to Graph.
-    pub graph: Graph,
+    /// The way to Graph, where there is a `[whatsapp]`.
+    pub graph: Option<Graph>,
+    /// What may be agreed on with each trunk, by its name.
+    pub trunks: BTreeMap<Arc<str>, Arc<RtpLegSettings>>,
     /// The ways to the model.
     pub providers: Arc<Providers>,
     /// Every counter.
@@ -78,8 +82,8 @@ pub struct Setup {
     pub caller: CallerAddress,
     /// What stands for the caller.
     pub caller_hash: Option<KeyedHash>,
-    /// The SDP.
-    pub offer: Pii,
+    /// The SDP; `None` where we are to offer.
+    pub offer: Option<Pii>,
     /// When the far side made it.
     pub connect_at: Option<Timestamp>,
     /// What is spoken.
@@ -133,8 +137,9 @@ impl House {
 
     /// What the model's session is told.
     #[must_use]
-    pub fn session_update(&self, language: Language) -> SessionUpdate {
+    pub fn session_update(&self, language: Language, format: AudioFormat) -> SessionUpdate {
         SessionUpdate::new(&self.openai, Pii::new(self.agent.instructions.clone()), language, &self.languages)
+            .in_format(format)
     }
 
     /// Opens the model's socket, at one provider or another, for a call that has met this much until now.
@@ -157,7 +162,7 @@ impl House {
 
     /// Gives a call its row before anything is done for it; false when it has one already or is over.
     pub async fn admit(&self, setup: &Setup) -> bool {
-        let wa_call = setup.far_side.wacid().map(|_| setup.key);
+        let wa_call = is_whatsapp(setup.door()).then_some(setup.key);
         if let Some(wa_call) = wa_call {
             match self.store.has_terminated(wa_call).await {
                 Ok(true) => {
@@ -192,8 +197,10 @@ impl House {
     }
 
     /// Ends a call on the far side when there is no task to do it.
-    pub async fn last_word(&self, setup: &Setup, action: Action) {
-        if let Err(error) = setup.far_side.act(self, setup, action, None).await {
+    pub async fn last_word(&self, setup: &Setup, action: Action, why: Option<(Outcome, Fault)>) {
+        if let Err(error) = setup.far_side.act(setup, action, None, why).await
+            && !error.is_over()
+        {
             log_event(trouble_event(setup.door()), Some(setup.call_id), &error.fields());
         }
     }

@@ -3,6 +3,7 @@
 //! Boot in the order of the house: configuration (all problems, exit 78), ledger (migrate, recover), lanes,
 //! listeners, a tone through a lane, then readiness. A dead lane or a dead ledger ends the process with 70, and systemd starts it anew.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,9 @@ use ring::rand::SystemRandom;
 use sauti_core::call::language;
 use sauti_core::call::machine::Action;
 use sauti_core::call::outcome::{Fault, Outcome};
-use sauti_core::config::{Config, TlsFiles};
+use sauti_core::config::{Codec, Config, Srtp, TlsFiles, Transport, Trunk, WHATSAPP_TRUNK};
 use sauti_core::media::floor::BargeIn;
+use sauti_core::media::frame::AudioFormat;
 use sauti_core::pii::BoxKey;
 use sauti_core::record::Unfinished;
 use sauti_core::whatsapp::graph::RetryClass;
@@ -32,10 +34,11 @@ use crate::clips::Clips;
 use crate::house::House;
 use crate::http::serve::Listener;
 use crate::http::{Vitals, admin_routes, public_routes, tls, with_fallbacks};
-use crate::lanes::{Lanes, SELF_TEST_WITHIN};
+use crate::lanes::{Lanes, RtpLegSettings, SELF_TEST_WITHIN, SrtpPolicy};
 use crate::obs::logging::{self, EventName, Field, SafeName, log_event};
 use crate::obs::metrics::Metrics;
 use crate::secrets::{self, Secrets};
+use crate::sip::{self, Invite, Sip};
 use crate::store::Store;
 use crate::switchboard::Switchboard;
 use crate::whatsapp::graph::{Graph, graph_error_fields};
@@ -109,6 +112,7 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     }
     let config = Arc::new(config);
     let house = build(&config, &key, &dead_tx).await?;
+    let sip = start_sip(&config, &key, &house).await?;
     let (switchboard, starter) = Switchboard::new();
     let synchronised = clock::watch_synchronised();
     tokio::spawn(starter.run(Arc::clone(&house), synchronised));
@@ -118,6 +122,7 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
         providers: Arc::clone(&house.providers),
         store: house.store.clone(),
         switchboard: switchboard.clone(),
+        sip: sip.as_ref().map(|(sip, _)| sip.clone()),
         ready: AtomicBool::new(false),
         draining: AtomicBool::new(false),
     });
@@ -128,14 +133,18 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
         Some(files) => Some(watch::channel(tls::acceptor(files).map_err(boot)?)),
         None => None,
     };
-    let webhooks = Arc::new(Webhooks {
-        config: house.whatsapp.as_ref().clone(),
-        key: key.clone(),
-        store: house.store.clone(),
-        switchboard: switchboard.clone(),
-        metrics: Arc::clone(&house.metrics),
-    });
-    let public = with_fallbacks(public_routes(Arc::clone(&vitals)).merge(whatsapp::http::routes(webhooks)));
+    let mut public = public_routes(Arc::clone(&vitals));
+    if let Some(whatsapp) = &house.whatsapp {
+        let webhooks = Arc::new(Webhooks {
+            config: whatsapp.as_ref().clone(),
+            key: key.clone(),
+            store: house.store.clone(),
+            switchboard: switchboard.clone(),
+            metrics: Arc::clone(&house.metrics),
+        });
+        public = public.merge(whatsapp::http::routes(webhooks));
+    }
+    let public = with_fallbacks(public);
     let admin = admin_routes(Arc::clone(&vitals), config.http.admin_token.as_ref());
     let public_listener = Listener::bind("public", config.http.public).await.map_err(boot)?;
     let admin_listener = Listener::bind("admin", config.http.admin).await.map_err(boot)?;
@@ -148,16 +157,22 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
         tokio::spawn(admin_listener.serve(admin, None, stopped)),
     ];
     let (last_texts, no_more_texts) = watch::channel(false);
-    let mut texts = tokio::spawn(whatsapp::texts::run(
-        house.store.clone(),
-        house.graph.clone(),
-        Arc::clone(&house.metrics),
-        Arc::clone(&house.texts_ring),
-        no_more_texts,
-    ));
+    let mut texts = house.graph.clone().map(|graph| {
+        tokio::spawn(whatsapp::texts::run(
+            house.store.clone(),
+            graph,
+            Arc::clone(&house.metrics),
+            Arc::clone(&house.texts_ring),
+            no_more_texts,
+        ))
+    });
     let summaries = tokio::spawn(summary::run(Arc::clone(&house), last_texts.subscribe()));
+    let sip = sip.map(|(sip, invites)| take_invites(sip, invites, switchboard.clone()));
     say_ready(&vitals, addresses);
     let end = wait_for_the_end(&config, certificate.map(|(sender, _)| sender), &vitals, &mut dead).await;
+    if let Some(sip) = &sip {
+        sip.drain();
+    }
     vitals.draining.store(true, Ordering::Relaxed);
     // Who still talks opens a session when it needs one; nobody new will.
     if let Some(warm) = warm {
@@ -166,13 +181,18 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     if end.is_ok() {
         drain(&config, &switchboard).await;
     }
+    if let Some(sip) = sip {
+        sip.close().await;
+    }
     stop.send(true).ok();
     for listener in listeners {
         tokio::time::timeout(FINISH_WITHIN, listener).await.ok();
     }
     // Who was hung up on is told now, not after the next start.
     last_texts.send(true).ok();
-    if tokio::time::timeout(TEXTS_WITHIN, &mut texts).await.is_err() {
+    if let Some(texts) = &mut texts
+        && tokio::time::timeout(TEXTS_WITHIN, &mut *texts).await.is_err()
+    {
         texts.abort();
     }
     summary::finish().await;
@@ -182,11 +202,52 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     end
 }
 
+/// Binds the SIP listeners, where there are any.
+async fn start_sip(
+    config: &Config,
+    key: &BoxKey,
+    house: &House,
+) -> Result<Option<(Sip, mpsc::Receiver<Invite>)>, RunError> {
+    if config.sip.is_none() {
+        return Ok(None);
+    }
+    let roots = tls::roots_pem(&config.http.extra_roots).map_err(boot)?;
+    let setup = sip::Setup { config, roots, key: key.clone(), metrics: Arc::clone(&house.metrics) };
+    Sip::start(setup).await.map(Some).map_err(boot)
+}
+
+/// Hands what comes by SIP to the switchboard, from now on.
+fn take_invites(sip: Sip, mut invites: mpsc::Receiver<Invite>, switchboard: Switchboard) -> Sip {
+    tokio::spawn(async move {
+        while let Some(invite) = invites.recv().await {
+            switchboard.invite(invite).await;
+        }
+    });
+    sip
+}
+
+/// What may be agreed on with each trunk, by its name.
+fn media_of_trunks(config: &Config) -> BTreeMap<Arc<str>, Arc<RtpLegSettings>> {
+    let settings = |codecs: &[Codec], srtp, bind, advertise| {
+        Arc::new(RtpLegSettings { codecs: codecs.to_vec(), srtp, bind, advertise, strict_source: false, pcm: false })
+    };
+    let of_trunk = |trunk: &Trunk| {
+        let srtp = if trunk.srtp == Srtp::Sdes { SrtpPolicy::Sdes } else { SrtpPolicy::Off };
+        (Arc::from(trunk.name.as_str()), settings(&trunk.codecs, srtp, trunk.bind, trunk.advertise))
+    };
+    // Meta's media is Opus, protected by keys in the SDP or by DTLS (whatsapp-calling §4).
+    let whatsapp = (Arc::from(WHATSAPP_TRUNK), settings(&[Codec::Opus], SrtpPolicy::Sdes, None, None));
+    config.trunks.iter().map(of_trunk).chain([whatsapp]).filter(|_| config.sip.is_some()).collect()
+}
+
 /// Everything that calls share.
 async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) -> Result<Arc<House>, RunError> {
-    let (Some(whatsapp), Some(openai)) = (config.whatsapp.clone(), config.openai.clone()) else {
-        return Err(boot("nothing to serve: the config needs [whatsapp] and [openai]"));
+    let Some(openai) = config.openai.clone() else {
+        return Err(boot("nothing to serve: the config needs [openai]"));
     };
+    if config.whatsapp.is_none() && config.sip.is_none() {
+        return Err(boot("nothing to serve: the config needs [whatsapp], or [sip] and a [[trunk]]"));
+    }
     let path = config.ledger.path.clone();
     let sealing = key.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&path, &sealing)).await.map_err(boot)?.map_err(boot)?;
@@ -200,9 +261,14 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
     let barge_in = config.openai.as_ref().map_or(BargeIn::Off, |openai| openai.turn.judged_here());
     let lanes = Lanes::start(&config.media, barge_in, config.limits.max_calls, dead).map_err(boot)?;
     let tls = tls::client(&config.http.extra_roots).map_err(boot)?;
-    let whatsapp = Arc::new(whatsapp);
+    let whatsapp = config.whatsapp.clone().map(Arc::new);
     let providers = Arc::new(Providers::new(&openai, &tls, Arc::clone(&metrics)).map_err(boot)?);
-    let graph = Graph::new(Arc::clone(&whatsapp), &tls, Arc::clone(&metrics)).map_err(boot)?;
+    let graph = match &whatsapp {
+        Some(whatsapp) => Some(Graph::new(Arc::clone(whatsapp), &tls, Arc::clone(&metrics)).map_err(boot)?),
+        None => None,
+    };
+    let trunks: BTreeMap<_, _> = media_of_trunks(config);
+    let clips = if trunks.is_empty() { clips } else { clips.with_narrow() };
     Ok(Arc::new(House {
         limits: config.limits.clone(),
         whatsapp,
@@ -217,6 +283,7 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
         store,
         lanes: Arc::new(lanes),
         graph,
+        trunks,
         providers,
         metrics,
         texts_ring: Arc::new(Notify::new()),
@@ -228,7 +295,7 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
 fn keep_warm(house: &Arc<House>) -> Option<warm::Pool> {
     let settings = warm::Settings {
         size: house.openai.warm,
-        update: house.session_update(house.language),
+        update: house.session_update(house.language, AudioFormat::Pcm24),
         max_output_tokens: house.openai.max_output_tokens,
     };
     (settings.size > 0).then(|| warm::Pool::start(&house.providers, settings, Arc::clone(&house.metrics)))
@@ -251,7 +318,8 @@ async fn recover(house: &Arc<House>) -> Result<(), RunError> {
 
 async fn release(house: &House, call: Unfinished) {
     if let Some(wacid) = call.live.as_ref().and_then(|live| live.wacid.as_ref())
-        && let Err(error) = house.graph.act(Action::Terminate, wacid, None, None).await
+        && let Some(graph) = &house.graph
+        && let Err(error) = graph.act(Action::Terminate, wacid, None, None).await
         && !error.is_as_good_as_done()
     {
         log_event(EventName::WaVoiceError, Some(call.call_id), &graph_error_fields(&error));
@@ -267,7 +335,9 @@ async fn release(house: &House, call: Unfinished) {
 
 fn say_ready(vitals: &Vitals, (public, admin): (SocketAddr, SocketAddr)) {
     vitals.ready.store(true, Ordering::Relaxed);
-    for (name, address) in [("public", public), ("admin", admin)] {
+    let sip = [("sip.udp", Transport::Udp), ("sip.tcp", Transport::Tcp), ("sip.tls", Transport::Tls)];
+    let sip = sip.into_iter().filter_map(|(name, transport)| Some((name, vitals.sip.as_ref()?.address(transport)?)));
+    for (name, address) in [("public", public), ("admin", admin)].into_iter().chain(sip) {
         let values = [(Field::Stage, name.into()), (Field::Address, SafeName::new(&address.to_string()).into())];
         log_event(EventName::ListenerBound, None, &values);
     }
@@ -298,11 +368,17 @@ async fn wait_for_the_end(
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => reload(config.http.tls.as_ref(), certificate.as_ref()),
+            _ = hang_up.recv() => {
+                reload(config.http.tls.as_ref(), certificate.as_ref());
+                if let Some(sip) = &vitals.sip {
+                    reload_sip(sip).await;
+                }
+            }
             why = dead.recv() => return Err(RunError::Dead(why.unwrap_or_else(|| "a lane".to_owned()))),
             () = &mut store_closed => return Err(RunError::Dead("the ledger's thread".to_owned())),
             _ = heartbeat.tick() => {
-                health = say_health(health, vitals.conditions());
+                let conditions = vitals.conditions().into_iter().chain(vitals.remarks()).collect();
+                health = say_health(health, conditions);
                 if vitals.switchboard.is_alive() {
                     let status = format!("{} calls", vitals.switchboard.live());
                     notify(&[sd_notify::NotifyState::Watchdog, sd_notify::NotifyState::Status(&status)]);
@@ -327,6 +403,14 @@ fn say_health(before: Vec<&'static str>, now: Vec<&'static str>) -> Vec<&'static
         log_event(EventName::HealthChanged, None, &[(Field::Stage, condition.into()), (Field::Reason, change.into())]);
     }
     now
+}
+
+/// Rereads the certificate of the SIP listener; a bad one leaves the old one in use.
+async fn reload_sip(sip: &Sip) {
+    match sip.reload().await {
+        Ok(()) => log_event(EventName::ServiceReloaded, None, &[(Field::Stage, "sip.certificate".into())]),
+        Err(_) => log_event(EventName::ServiceError, None, &[(Field::Stage, "sip.certificate".into())]),
+    }
 }
 
 /// Rereads the certificate; a bad one leaves the old one in use.

@@ -1,7 +1,7 @@
 //! Admission, registry and supervision of calls: one task owns the table, everybody else sends it messages.
 //!
 //! A call that is let in becomes one task of its own; a panic there ends that call only, and what it left open is
-//! closed here. It knows no media and no model.
+//! closed here. It knows no media and no model; what came by which door is a value to it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sauti_core::call::admission::{self, Load, Refusal};
+use sauti_core::call::language;
 use sauti_core::call::machine::Action;
 use sauti_core::call::milestones::Milestone;
 use sauti_core::call::outcome::{Fault, Outcome};
 use sauti_core::ids::CallId;
 use sauti_core::now::Now;
-use sauti_core::pii::KeyedHash;
+use sauti_core::pii::{CallerAddress, KeyedHash, Pii};
 use sauti_core::record::{EndRow, TextId};
 use sauti_core::whatsapp::sdp::{connect_age, is_stale, origin_time};
 use sauti_core::whatsapp::wacid::wacid_hash;
@@ -26,9 +27,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::call_task::{self, Signal};
-use crate::door::{FarSide, milestone_event};
+use crate::door::{FarSide, is_whatsapp, milestone_event};
 use crate::house::{House, Setup};
 use crate::obs::logging::{EventName, Field, LogValue, SafeName, log_event};
+use crate::sip::{DialogEvents, Invite};
 
 /// Events waiting for the switchboard: one body of Meta may hold a thousand (whatsapp-calling §1.2).
 const INBOX: usize = 4096;
@@ -50,6 +52,7 @@ pub struct News {
 
 enum Message {
     News(Box<News>),
+    Invite(Box<Invite>),
     /// Take no calls any more; hang up what is left after this long; answer when all are gone.
     Drain(Duration, oneshot::Sender<()>),
 }
@@ -74,6 +77,12 @@ impl Switchboard {
     pub async fn tell(&self, news: News) {
         // A closed inbox means that the daemon is on its way out; Meta will be told nothing it can use.
         self.inbox.send(Message::News(Box::new(news))).await.ok();
+    }
+
+    /// Hands on a call that came by SIP; waits while the switchboard is busy.
+    pub async fn invite(&self, invite: Invite) {
+        // As above; the dialog refuses when it is dropped.
+        self.inbox.send(Message::Invite(Box::new(invite))).await.ok();
     }
 
     /// Closes admission, waits for running calls at most `patience`, then hangs up; returns when all are gone.
@@ -151,6 +160,7 @@ impl Board {
             tokio::select! {
                 message = messages.recv() => match message {
                     Some(Message::News(news)) => self.news(*news),
+                    Some(Message::Invite(invite)) => self.invite(*invite),
                     Some(Message::Drain(patience, done)) => self.start_drain(patience, done),
                     None => return,
                 },
@@ -200,13 +210,13 @@ impl Board {
             house.metrics.webhook("connect_ignored");
             return;
         }
-        let Some(offer) = connect.offer else {
+        let (Some(offer), Some(graph), Some(whatsapp)) = (connect.offer, &house.graph, &house.whatsapp) else {
             house.metrics.webhook("connect_without_offer");
             return;
         };
         let setup = Arc::new(Setup {
             call_id: house.new_call_id(received.wall),
-            far_side: FarSide::Graph { wacid: connect.wacid },
+            far_side: FarSide::Graph { graph: graph.clone(), wacid: connect.wacid },
             key: wa_hash,
             caller_hash: connect.caller.hash(&house.key),
             caller: connect.caller,
@@ -215,11 +225,55 @@ impl Board {
             received,
             stale: is_stale(
                 connect_age(received.wall, Some(offer.expose()), connect.timestamp),
-                house.whatsapp.stale_after,
+                whatsapp.stale_after,
                 *self.clock.borrow(),
             ),
-            offer,
+            offer: Some(offer),
         });
+        if setup.stale {
+            self.tasks.spawn(not_taken(house, setup, Outcome::Stale, Fault::Whatsapp, None));
+            return;
+        }
+        self.consider(setup, None);
+    }
+
+    /// A call of a trunk, or of WhatsApp over SIP.
+    fn invite(&mut self, invite: Invite) {
+        let house = Arc::clone(&self.house);
+        let Some(media) = house.trunks.get(&invite.trunk) else { return };
+        if self.calls.contains_key(&invite.key) {
+            // The dialog refuses when it is dropped.
+            return;
+        }
+        let address = CallerAddress {
+            number: invite.caller.as_ref().map(|number| Pii::new(number.expose().trim_start_matches('+'))),
+            bsuid: invite.whatsapp.as_ref().and_then(|headers| headers.bsuid.clone()),
+        };
+        let language = language::of_call(None, &invite.route.languages, &house.agent);
+        let setup = Arc::new(Setup {
+            call_id: house.new_call_id(invite.received.wall),
+            far_side: FarSide::Sip {
+                dialog: invite.dialog,
+                door: invite.door,
+                trunk: invite.trunk,
+                media: Arc::clone(media),
+            },
+            key: invite.key,
+            caller_hash: address.hash(&house.key),
+            // A text goes to who called by WhatsApp, never to a number of the telephone network.
+            caller: if is_whatsapp(invite.door) { address } else { CallerAddress::default() },
+            connect_at: None,
+            language: language.map_or(house.language, |(language, _)| language),
+            received: invite.received,
+            stale: false,
+            offer: invite.offer,
+        });
+        self.consider(setup, Some(invite.events));
+    }
+
+    /// Lets a call in, or refuses it in its door's words.
+    fn consider(&mut self, setup: Arc<Setup>, events: Option<DialogEvents>) {
+        let house = Arc::clone(&self.house);
         let load = Load {
             live: self.calls.len(),
             max_calls: house.limits.max_calls,
@@ -227,12 +281,8 @@ impl Board {
             draining: self.drain.is_some(),
             servable: true,
         };
-        if setup.stale {
-            self.tasks.spawn(not_taken(house, setup, Outcome::Stale, Fault::Whatsapp, None));
-            return;
-        }
         match admission::admit(&load) {
-            Ok(()) => self.admit(setup),
+            Ok(()) => self.admit(setup, events),
             Err(refusal) => {
                 let fault = match refusal {
                     Refusal::Full | Refusal::Overloaded => Fault::Box,
@@ -244,13 +294,13 @@ impl Board {
         }
     }
 
-    fn admit(&mut self, setup: Arc<Setup>) {
+    fn admit(&mut self, setup: Arc<Setup>, events: Option<DialogEvents>) {
         let (signals, inbox) = mpsc::channel(SIGNALS);
         let house = Arc::clone(&self.house);
         let own = Arc::clone(&setup);
         let task = self.tasks.spawn(async move {
             if house.admit(&own).await {
-                call_task::run(house, own, inbox).await;
+                call_task::run(house, own, inbox, events).await;
             }
         });
         self.names.insert(task.id(), setup.key);
@@ -344,7 +394,7 @@ async fn not_taken(house: Arc<House>, setup: Arc<Setup>, outcome: Outcome, fault
         return;
     }
     if let Some(action) = action {
-        house.last_word(&setup, action).await;
+        house.last_word(&setup, action, Some((outcome, fault))).await;
     }
     let text = action.and_then(|_| house.apology(&setup));
     close(&house, &setup, outcome, fault, text).await;
@@ -352,7 +402,7 @@ async fn not_taken(house: Arc<House>, setup: Arc<Setup>, outcome: Outcome, fault
 
 /// What a panicking call task left open.
 async fn clear_up(house: Arc<House>, setup: Arc<Setup>) {
-    house.last_word(&setup, Action::Terminate).await;
+    house.last_word(&setup, Action::Terminate, None).await;
     let text = house.apology(&setup);
     close(&house, &setup, Outcome::Internal, Fault::Box, text).await;
 }

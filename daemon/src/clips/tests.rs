@@ -149,3 +149,19 @@ fn a_file_that_nothing_reads_is_noted() {
     let notes: Vec<_> = findings.notes.iter().map(ToString::to_string).collect();
     assert_eq!(notes.iter().filter(|note| note.contains("is read by nothing")).count(), 2, "{notes:?}");
 }
+
+#[test]
+fn a_trunk_hears_the_same_recording_at_8_khz() {
+    let clips = Clips::load(&agent(None)).0;
+    let bytes = clips.bytes();
+    let made = clips.get_in(Language::Fr, ClipName::Apology, AudioFormat::Pcma).unwrap();
+    let clips = clips.with_narrow();
+    let kept = clips.get_in(Language::Fr, ClipName::Apology, AudioFormat::Pcmu).unwrap();
+    assert_eq!(made, kept);
+    let wide = clips.get_in(Language::Fr, ClipName::Apology, AudioFormat::Pcm24).unwrap();
+    assert_eq!(kept.len(), wide.len() / 3);
+    // The spoken band holds nearly all of it: the level is the same.
+    let (wide, narrow) = (level(&wide), level(&kept));
+    assert!((wide - narrow).abs() < 1.0, "{wide} {narrow}");
+    assert!((bytes * 13 / 10..bytes * 14 / 10).contains(&clips.bytes()));
+}

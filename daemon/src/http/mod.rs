@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::ai::providers::Providers;
 use crate::lanes::Lanes;
 use crate::obs::metrics::Metrics;
+use crate::sip::Sip;
 use crate::store::Store;
 use crate::switchboard::Switchboard;
 
@@ -41,6 +42,8 @@ pub struct Vitals {
     pub store: Store,
     /// The registry of calls.
     pub switchboard: Switchboard,
+    /// SIP, where it is configured.
+    pub sip: Option<Sip>,
     /// Boot is over.
     pub ready: AtomicBool,
     /// The daemon was told to stop.
@@ -61,6 +64,12 @@ impl Vitals {
         found
     }
 
+    /// What does not stop the box from serving and still wants somebody's eye; `trunk` while one is down.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<&'static str> {
+        self.sip.as_ref().map(Sip::conditions).unwrap_or_default()
+    }
+
     /// Brings the gauges that live elsewhere up to date.
     fn refresh(&self) {
         let tables = self.lanes.tables();
@@ -79,6 +88,11 @@ impl Vitals {
         metrics.set_table("owed_texts", ledger.owed_texts);
         metrics.set_summaries_owed(ledger.owed_summaries);
         metrics.set_ledger(ledger.commits, ledger.lost);
+        let sip = self.sip.as_ref().map(Sip::tables).unwrap_or_default();
+        metrics.set_table("sip_dialogs", sip.dialogs as u64);
+        metrics.set_table("sip_transactions", sip.transactions as u64);
+        metrics.set_table("sip_registrations", sip.registrations as u64);
+        metrics.set_table("sip_sources", sip.sources as u64);
     }
 }
 
@@ -140,7 +154,7 @@ async fn health(State(vitals): State<Arc<Vitals>>) -> Response {
         "timestamp": Timestamp::now().to_string(),
         "service": "sauti",
         "version": env!("CARGO_PKG_VERSION"),
-        "conditions": conditions,
+        "conditions": conditions.iter().chain(&vitals.remarks()).collect::<Vec<_>>(),
         "calls": vitals.switchboard.live(),
     });
     (code, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()

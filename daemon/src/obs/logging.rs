@@ -345,6 +345,8 @@ fields! {
     Model = MODEL,
     /// Which of the configured providers: `primary`, `fallback1` and so on.
     Provider = PROVIDER,
+    /// The name of a trunk.
+    Trunk = TRUNK,
     /// An address that we listen on.
     Address = ADDRESS,
     /// Whether a session was ready before its call.

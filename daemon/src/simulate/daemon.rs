@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::spec::Spec;
+use super::spec::{Door, Spec};
 use crate::store::read::{CallRow, Reader};
 
 /// Longest wait for the daemon to say that it is ready.
@@ -27,6 +27,7 @@ const LOG_FOLDER: &str = "SAUTI_TEST_LOGS";
 pub(super) struct Daemon {
     child: Child,
     public: SocketAddr,
+    sip: Option<SocketAddr>,
     folder: Folder,
     log: JoinHandle<Vec<String>>,
 }
@@ -70,12 +71,12 @@ impl Daemon {
         let stderr = child.stderr.take().ok_or("the daemon has no stderr")?;
         let (ready_tx, ready) = tokio::sync::oneshot::channel();
         let log = tokio::spawn(follow(stderr, ready_tx, log_file()));
-        let Ok(Ok(public)) = tokio::time::timeout(READY_WITHIN, ready).await else {
+        let Ok(Ok((public, sip))) = tokio::time::timeout(READY_WITHIN, ready).await else {
             child.start_kill().ok();
             let said = log.await.unwrap_or_default().join("\n");
             return Err(format!("the daemon did not start; it said:\n{said}"));
         };
-        Ok(Self { child, public, folder, log })
+        Ok(Self { child, public, sip, folder, log })
     }
 
     /// Its process.
@@ -86,6 +87,11 @@ impl Daemon {
     /// Its public listener.
     pub(super) const fn public(&self) -> SocketAddr {
         self.public
+    }
+
+    /// Where it listens for SIP over UDP, if it does.
+    pub(super) const fn sip(&self) -> Option<SocketAddr> {
+        self.sip
     }
 
     /// Stops it as systemd would, and reads what it wrote into its ledger.
@@ -106,6 +112,21 @@ impl Daemon {
 }
 
 fn configuration(spec: &Spec, graph: SocketAddr, realtime: SocketAddr, ledger: &std::path::Path) -> String {
+    let trunk = match spec.door {
+        Door::Whatsapp => "",
+        Door::Trunk => {
+            r#"[sip]
+udp = "127.0.0.1:0"
+[[trunk]]
+name = "simulation"
+allow = ["127.0.0.0/8"]
+calls_per_second = 1000
+options_every = "0s"
+[[trunk.route]]
+called = "*"
+"#
+        }
+    };
     format!(
         r#"[node]
 id = "simulation"
@@ -130,7 +151,7 @@ clips = ""
 greeting = "Hello! How can I help you today?"
 [ledger]
 path = "{ledger}"
-"#,
+{trunk}"#,
         calls = spec.calls + 1,
         number = spec.phone_number_id,
         ledger = ledger.display(),
@@ -147,20 +168,25 @@ fn log_file() -> Option<std::fs::File> {
 /// Reads the daemon's log: keeps it, and says where it listens once it serves.
 async fn follow(
     stderr: tokio::process::ChildStderr,
-    ready: tokio::sync::oneshot::Sender<SocketAddr>,
+    ready: tokio::sync::oneshot::Sender<(SocketAddr, Option<SocketAddr>)>,
     mut file: Option<std::fs::File>,
 ) -> Vec<String> {
     let mut lines = BufReader::new(stderr).lines();
-    let (mut kept, mut public, mut ready) = (Vec::new(), None, Some(ready));
+    let (mut kept, mut public, mut sip, mut ready) = (Vec::new(), None, None, Some(ready));
     while let Ok(Some(line)) = lines.next_line().await {
         let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        if entry["EVENT"] == "LISTENER_BOUND" && entry["STAGE"] == "public" {
-            public = entry["ADDRESS"].as_str().and_then(|address| address.parse().ok());
+        if entry["EVENT"] == "LISTENER_BOUND" {
+            let address = entry["ADDRESS"].as_str().and_then(|address| address.parse().ok());
+            match entry["STAGE"].as_str() {
+                Some("public") => public = address,
+                Some("sip.udp") => sip = address,
+                _ => {}
+            }
         }
         if entry["EVENT"] == "SERVICE_READY"
             && let (Some(ready), Some(public)) = (ready.take(), public)
         {
-            ready.send(public).ok();
+            ready.send((public, sip)).ok();
         }
         if let Some(file) = &mut file {
             writeln!(file, "{line}").ok();

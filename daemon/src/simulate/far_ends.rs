@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sauti_core::pii::{BoxKey, CallerAddress};
 use sauti_media::webrtc::Certificate;
-use sauti_sim::audio::chirp::chirp;
+use sauti_sim::audio::chirp::{OPUS_DELAY_SAMPLES, chirp};
+use sauti_sim::audio::g711::Law;
 use sauti_sim::audio::judge::Judge;
 use sauti_sim::audio::speech::Speech;
 use sauti_sim::caller::person::Step;
 use sauti_sim::openai::{Clip, ExpectedKey, Latency, Line, Mode, RequestFacts, Say, Script, ServerSettings};
+use sauti_sim::trunk::caller::Transport;
 use sauti_sim::whatsapp::delivery::{Habits, PostOffice};
 use sauti_sim::whatsapp::graph::{Graph, GraphOptions};
 use sauti_sim::whatsapp::person::{Business, Person as Identity};
@@ -24,9 +27,10 @@ use super::loopback::Emulators;
 use super::loopback::phones::{self, Lived, Plan};
 use super::loopback::realtime::Finished;
 use super::loopback::tally::Tally;
+use super::loopback::trunk::{self, Carrier};
 use super::measure::{self, Evidence};
 use super::report::CallReport;
-use super::spec::{Go, Said, Spec};
+use super::spec::{Door, Go, Said, Spec};
 use crate::cli::Exit;
 
 /// How long the AI speaks in one go in a load run: longer than two lines of a caller and the pauses around them, so
@@ -86,7 +90,7 @@ async fn run() -> Result<(), String> {
     let world = World::build(spec, &speech, told).await?;
     let go: Go = hear().await?;
     target.send(go.webhook).ok();
-    world.run(&speech).await
+    world.run(&speech, go.sip).await
 }
 
 /// Everything that stands before the first call.
@@ -114,7 +118,7 @@ impl World {
         let webhooks = Webhooks { business, generation: Generation::Of2026 };
         // The last caller is the latency probe.
         let identities: Vec<Identity> = (0..=spec.calls).map(Identity::numbered).collect();
-        let probe = identities.last().and_then(|probe| hash(&key, probe)).unwrap_or_default();
+        let probe = identities.last().and_then(|probe| hash(&key, spec.door, probe)).unwrap_or_default();
         let settings = model(&spec, speech);
         let choose = move |facts: &RequestFacts| {
             let mut settings = settings.clone();
@@ -138,10 +142,16 @@ impl World {
         })
     }
 
-    async fn run(self, speech: &Speech) -> Result<(), String> {
+    async fn run(self, speech: &Speech, sip: Option<SocketAddr>) -> Result<(), String> {
         let mut calls = JoinSet::new();
+        let carrier = sip.map(|target| Carrier { target, transport: Transport::Udp, law: Law::A });
         for (number, identity) in self.identities.iter().enumerate() {
             let plan = self.plan(number, identity, speech);
+            if self.spec.door == Door::Trunk {
+                let carrier = carrier.ok_or("the daemon does not listen for SIP")?;
+                calls.spawn(trunk::call(plan, carrier, Arc::clone(&self.tally)));
+                continue;
+            }
             let network = Some(self.spec.network()).filter(|network| !network.is_perfect()).map(|settings| {
                 let seed = self.spec.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
                 phones::Network { settings, seed }
@@ -171,11 +181,11 @@ impl World {
         }
         let frames = if self.spec.record_frames { frames(&models) } else { Vec::new() };
         // Judging is minutes of audio through correlations: not on a worker of the runtime.
-        let (key, probes) = (self.key.clone(), self.identities.len());
+        let (key, probes, door) = (self.key.clone(), self.identities.len(), self.spec.door);
         let judged = tokio::task::spawn_blocking(move || {
             let mut judge = Judge::new();
             for one in &lived {
-                let caller = hash(&key, &one.identity).unwrap_or_default();
+                let caller = hash(&key, door, &one.identity).unwrap_or_default();
                 let evidence = Evidence {
                     lived: one,
                     graph: records.get(&one.number).and_then(|record| record.as_deref()),
@@ -184,6 +194,12 @@ impl World {
                     caller: caller.clone(),
                     probe: one.number == probes,
                     echo_delay: ECHO,
+                    codec_delay: match door {
+                        // The encoder's look-ahead (RFC 7845 §4.2).
+                        Door::Whatsapp => OPUS_DELAY_SAMPLES,
+                        // G.711 has none; of the three samples that one code stands for, the last is it.
+                        Door::Trunk => 0,
+                    },
                 };
                 reports.push(measure::report(&mut judge, &evidence));
             }
@@ -224,8 +240,12 @@ impl World {
     }
 }
 
-fn hash(key: &BoxKey, identity: &Identity) -> Option<String> {
-    let address: CallerAddress = identity.address();
+/// What the daemon sends instead of a caller: a trunk knows numbers alone.
+fn hash(key: &BoxKey, door: Door, identity: &Identity) -> Option<String> {
+    let address = match door {
+        Door::Whatsapp => identity.address(),
+        Door::Trunk => CallerAddress { number: Some(identity.number.clone()), bsuid: None },
+    };
     address.hash(key).map(|hash| hash.to_string())
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sauti_core::media::frame::SAMPLE_RATE;
-use sauti_sim::audio::chirp::{ChirpDetector, OPUS_DELAY_SAMPLES};
+use sauti_sim::audio::chirp::ChirpDetector;
 use sauti_sim::audio::judge::{Judge, Utterance};
 use sauti_sim::openai::Record;
 use sauti_sim::whatsapp::calls::CallRecord;
@@ -21,6 +21,8 @@ pub(super) struct Evidence<'a> {
     pub(super) probe: bool,
     /// Delay that the echoing model adds by itself.
     pub(super) echo_delay: Duration,
+    /// Samples by which what a packet holds comes late out of its decoder.
+    pub(super) codec_delay: u64,
 }
 
 fn ms(duration: Duration) -> f64 {
@@ -70,7 +72,7 @@ pub(super) fn report(judge: &mut Judge, evidence: &Evidence<'_>) -> CallReport {
         .objections
         .extend(model.client_faults.iter().map(|fault| format!("model: {:?} {}", fault.kind, fault.detail)));
     if evidence.probe {
-        chirps(&mut report, lived, model, evidence.echo_delay);
+        chirps(&mut report, lived, model, evidence);
     } else {
         content(judge, &mut report, lived, model);
     }
@@ -116,9 +118,8 @@ fn places(samples: &[i16], early: u64) -> Vec<usize> {
     found
 }
 
-fn chirps(report: &mut CallReport, lived: &Lived, model: &Record, echo_delay: Duration) {
-    // The encoder's look-ahead (RFC 7845 §4.2): a packet holds what its decoder gives out so much later.
-    let heard = places(&lived.person.heard, OPUS_DELAY_SAMPLES);
+fn chirps(report: &mut CallReport, lived: &Lived, model: &Record, evidence: &Evidence<'_>) {
+    let heard = places(&lived.person.heard, evidence.codec_delay);
     let mut deltas: Vec<Instant> = model.spoken.iter().flat_map(|item| item.deltas.iter().map(|(at, _)| *at)).collect();
     deltas.sort_unstable();
     let mut chirps = lived.person.said.iter().peekable();
@@ -135,7 +136,8 @@ fn chirps(report: &mut CallReport, lived: &Lived, model: &Record, echo_delay: Du
         }
         let Some(sent) = sent else { continue };
         report.up_ms.push(ms(append.at.saturating_duration_since(sent)));
-        let echoed = deltas.iter().copied().find(|at| *at + Duration::from_millis(5) >= append.at + echo_delay);
+        let echoed =
+            deltas.iter().copied().find(|at| *at + Duration::from_millis(5) >= append.at + evidence.echo_delay);
         let Some(echoed) = echoed else { continue };
         let arrived = heard.iter().filter_map(|place| arrival(lived, *place)).find(|at| *at >= echoed);
         if let Some(arrived) = arrived {

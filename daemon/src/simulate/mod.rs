@@ -27,7 +27,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::cli::{Exit, SimulateArgs};
 use daemon::Daemon;
 use report::{Consumption, Machine, Report};
-use spec::{Go, Said, Spec};
+use spec::{Door, Go, Said, Spec};
 
 /// Longest silence of the far ends: they say something twice a second while calls run, and judge for a while.
 const SILENCE: Duration = Duration::from_secs(180);
@@ -77,6 +77,7 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
         seconds: args.seconds,
         seed: args.seed,
         load: args.load,
+        door: if args.door == "trunk" { Door::Trunk } else { Door::Whatsapp },
         lag_ms: args.lag,
         way: report::Way { loss: args.loss, jitter_ms: args.jitter, outage_s: args.outage },
         phone_number_id: "100000000000002".to_owned(),
@@ -92,7 +93,7 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
     };
     let daemon = Daemon::start(&spec, graph, realtime).await?;
     let before = process::usage(daemon.pid());
-    far.tell(&Go { webhook: format!("http://{}/webhooks/whatsapp", daemon.public()) }).await?;
+    far.tell(&Go { webhook: format!("http://{}/webhooks/whatsapp", daemon.public()), sip: daemon.sip() }).await?;
     let mut report = Report { seed: args.seed, way: spec.way, ..Report::default() };
     let mut up = None;
     let mut progress = Progress::new(!args.json);

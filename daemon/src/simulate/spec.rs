@@ -13,6 +13,16 @@ const OUTAGE_AFTER: Duration = Duration::from_secs(8);
 /// Packets lost in a row, on average: mobile networks lose in bursts.
 const LOST_IN_A_ROW: u32 = 2;
 
+/// A door that calls of a simulation come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Door {
+    /// Meta's webhooks and Graph.
+    Whatsapp,
+    /// A carrier's SIP trunk: UDP, G.711 A-law.
+    Trunk,
+}
+
 /// What the far ends are told first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Spec {
@@ -24,6 +34,8 @@ pub(super) struct Spec {
     pub(super) seed: u64,
     /// The standard script for measuring, all calls up together.
     pub(super) load: bool,
+    /// How the calls reach the box.
+    pub(super) door: Door,
     /// How late webhooks arrive.
     pub(super) lag_ms: u32,
     /// The network between phones and box.
@@ -71,6 +83,8 @@ impl Spec {
 pub(super) struct Go {
     /// Where webhooks go.
     pub(super) webhook: String,
+    /// Where INVITEs go, if the box listens for them.
+    pub(super) sip: Option<SocketAddr>,
 }
 
 /// What the far ends say.

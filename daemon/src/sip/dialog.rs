@@ -112,6 +112,18 @@ pub enum DialogError {
 }
 
 impl DialogError {
+    /// The word for the log.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Timeout => "timed_out",
+            Self::Refused { .. } => "refused",
+            Self::Gone => "gone",
+            Self::Unsupported => "unsupported",
+            Self::Transport => "not_sent",
+        }
+    }
+
     /// Whose affair it is.
     #[must_use]
     pub const fn fault(self) -> Fault {

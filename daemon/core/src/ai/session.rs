@@ -251,6 +251,7 @@ impl Session {
                 return;
             }
             (_, Input::OnAir) => self.patience.on_air(now.mono),
+            (_, Input::Hold(held)) => self.patience.hold(now.mono, held),
             (Phase::Failed, Input::Reopen(update)) => self.reopen(*update),
             (_, Input::Reopen(_)) => {}
             (Phase::Failed, Input::Timer) => self.timer(now, out),

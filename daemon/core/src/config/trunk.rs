@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use super::check::Context;
 use super::file::{Complaint, Section};
 use super::{Language, Network, TlsFiles, sections, values};
+pub use crate::media::codec::Codec;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -81,35 +82,6 @@ impl Transport {
         match self {
             Self::Udp | Self::Tcp => !matches!(came, Self::Tls),
             Self::Tls => matches!(came, Self::Tls),
-        }
-    }
-}
-
-/// A codec that may be agreed on with a trunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
-    /// G.711 A-law, passed through to the model.
-    Pcma,
-    /// G.711 µ-law, passed through to the model.
-    Pcmu,
-    /// G.722, 64 kbit/s.
-    G722,
-    /// Opus.
-    Opus,
-}
-
-impl Codec {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Pcma, Self::Pcmu, Self::G722, Self::Opus];
-
-    /// The word in the file.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Pcma => "pcma",
-            Self::Pcmu => "pcmu",
-            Self::G722 => "g722",
-            Self::Opus => "opus",
         }
     }
 }
@@ -372,9 +344,11 @@ fn route(context: &Context<'_, '_>, section: Section<'_, '_>, languages: &[Langu
 }
 
 fn codecs(value: &toml::de::DeValue<'_>) -> Result<Vec<Codec>, Complaint> {
-    let words = values::list(value, |item| values::one_of(item, &Codec::ALL.map(Codec::label)))?;
+    let words = values::list(value, |item| {
+        values::one_of(item, &[Codec::Pcma, Codec::Pcmu, Codec::G722, Codec::Opus].map(Codec::label))
+    })?;
     let mut codecs: Vec<Codec> = Vec::new();
-    for codec in words.iter().filter_map(|word| Codec::ALL.into_iter().find(|codec| codec.label() == *word)) {
+    for codec in words.iter().filter_map(|word| Codec::parse(word)) {
         if codecs.contains(&codec) {
             return Err(Complaint::new("names a codec twice", "name each codec once"));
         }

@@ -302,6 +302,12 @@ impl Playout {
         samples / self.format.samples_per_ms()
     }
 
+    /// What the session speaks.
+    #[must_use]
+    pub const fn format(&self) -> AudioFormat {
+        self.format
+    }
+
     /// The epoch that frames are stamped with; the lane must play this one. Starts at 1.
     #[must_use]
     pub const fn epoch(&self) -> u32 {

@@ -186,7 +186,7 @@ impl Registration {
                 self.lifetime = least;
                 return self.ask();
             }
-            Input::Refused { code, retry_after, .. } if code >= 500 && code < 600 => {
+            Input::Refused { code, retry_after, .. } if (500..600).contains(&code) => {
                 if let Some(wait) = retry_after {
                     self.wait(now, State::Failing(code), Some(wait));
                 } else {

@@ -36,7 +36,7 @@ impl Clip {
         let count = u64::try_from(length.as_millis()).unwrap_or(u64::MAX).saturating_mul(SAMPLES_PER_MS);
         let step = std::f64::consts::TAU * f64::from(hertz) / 24_000.0;
         // A whole number of hertz repeats within a second, most of them much sooner.
-        let period = (1..=24_000).find(|length| length * hertz % 24_000 == 0).unwrap_or(24_000);
+        let period = (1..=24_000).find(|length| (length * hertz).is_multiple_of(24_000)).unwrap_or(24_000);
         let period: Vec<i16> = (0..period).map(|at| ((step * f64::from(at)).sin() * 8_000.0) as i16).collect();
         let count = usize::try_from(count.min(24_000 * 600)).unwrap_or_default();
         let mut samples = Vec::with_capacity(count);

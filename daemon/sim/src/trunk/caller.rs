@@ -277,7 +277,7 @@ impl TrunkCall {
         let Some((number, method)) = message.cseq() else { return self.fault("a response without CSeq") };
         if method == "INVITE" && number == 1 {
             self.judge(status, message);
-            self.to_invite(now, status, message);
+            self.of_invite(now, status, message);
         } else if status >= 200 && method == "BYE" {
             self.finish(CallEvent::Over);
         } else if status >= 200 && method == "CANCEL" {
@@ -312,7 +312,7 @@ impl TrunkCall {
         }
     }
 
-    fn to_invite(&mut self, now: Instant, status: u16, message: &Message) {
+    fn of_invite(&mut self, now: Instant, status: u16, message: &Message) {
         match (status, self.state) {
             (101..200, State::Inviting) => {
                 self.repeated = None;

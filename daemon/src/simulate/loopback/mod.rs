@@ -7,6 +7,7 @@ pub mod meta;
 pub mod phones;
 pub mod realtime;
 pub mod tally;
+pub mod trunk;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -115,7 +115,7 @@ pub struct Lived {
 }
 
 impl Lived {
-    fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan) -> Self {
         Self {
             number: plan.number,
             identity: plan.identity.clone(),
@@ -296,7 +296,7 @@ impl Talk {
     }
 }
 
-async fn sleep_until(due: Option<Instant>) {
+pub(super) async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,

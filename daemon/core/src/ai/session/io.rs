@@ -76,6 +76,8 @@ pub enum Input<'a> {
     Reopen(Box<SessionUpdate>),
     /// From now on the caller hears what is played.
     OnAir,
+    /// The far side put the caller on hold (true), or took her off: meanwhile nobody is asked whether she is there.
+    Hold(bool),
     /// The lane's count of consumed frames moved.
     Consumed(Consumed),
     /// What the lane hears of the caller.

@@ -22,6 +22,8 @@ pub(super) struct Patience {
     pub(super) still_there_after: Option<Duration>,
     /// Frames reach the caller.
     on_air: bool,
+    /// She is on hold: whatever is said now nobody hears.
+    held: bool,
     caller_speaks: bool,
     /// The last moment at which either side was heard.
     sound: Option<Instant>,
@@ -54,6 +56,13 @@ impl Patience {
         self.waits_since = if waiting { self.waits_since.or(Some(now)) } else { None };
     }
 
+    pub(super) fn hold(&mut self, now: Instant, held: bool) {
+        self.held = held;
+        if self.sound.is_some() {
+            self.sound = Some(now);
+        }
+    }
+
     pub(super) fn caller_began(&mut self) {
         self.caller_speaks = true;
         self.questions = 0;
@@ -80,7 +89,7 @@ impl Patience {
 
     /// When [`Patience::fire`] is due; `waiting` while the model owes an answer.
     pub(super) fn deadline(&self, waiting: bool) -> Option<Instant> {
-        let since = self.sound.filter(|_| self.on_air && !self.caller_speaks && !self.left)?;
+        let since = self.sound.filter(|_| self.on_air && !self.held && !self.caller_speaks && !self.left)?;
         if waiting {
             // A silence in which nobody waited is none of the wait.
             let since = self.waits_since.filter(|_| !self.hers).map_or(since, |waits| waits.max(since));

@@ -1,0 +1,89 @@
+//! What the dialog of a call by SIP tells its task: hang-ups, keys, holds, new offers.
+
+use sauti_core::ai::session;
+use sauti_core::call::machine::Input;
+
+use super::CallTask;
+use crate::door::further_event;
+use crate::obs::logging::Field;
+use crate::sip::{Broken, DialogEvent, NO_ACK, Reply};
+
+impl CallTask {
+    /// Takes an event of the dialog; `None` when the dialog is gone and has said why before.
+    pub(super) async fn dialog_event(&mut self, event: Option<DialogEvent>) {
+        let Some(event) = event else {
+            self.events = None;
+            return;
+        };
+        match event {
+            DialogEvent::Cancelled | DialogEvent::Bye => self.input(Input::Terminated { failed: false }),
+            DialogEvent::Confirmed { sdp: Some(sdp) } => {
+                // The answer to the offer that went out with our 200.
+                let taken = self.leg.as_mut().map(|leg| leg.accept_answer(sdp.expose()));
+                match taken {
+                    Some(Ok(agreed)) => self.hold(agreed.held),
+                    Some(Err(error)) => {
+                        self.leg_trouble(&error);
+                        self.input(Input::LegRefused(error.fault()));
+                    }
+                    None => {}
+                }
+            }
+            DialogEvent::NoAck => {
+                self.trouble("ack", &[(Field::Reason, "no_ack".into()), (Field::Remedy, NO_ACK.into())]);
+                self.input(Input::LegLost);
+            }
+            DialogEvent::Broken(broken) => {
+                let reason = match broken {
+                    Broken::SessionExpired => "session_expired",
+                    Broken::Silent => "silent",
+                };
+                self.trouble("dialog", &[(Field::Reason, reason.into())]);
+                self.input(Input::LegLost);
+            }
+            DialogEvent::Reoffer { sdp, reply } => {
+                self.reoffer(sdp.as_ref().map(sauti_core::pii::Pii::expose), reply).await
+            }
+            DialogEvent::Dtmf(_) => self.house.metrics.packets("dtmf_digit", 1),
+            // Of calls that we make, and of transfers.
+            DialogEvent::Confirmed { sdp: None }
+            | DialogEvent::Ringing { .. }
+            | DialogEvent::Refused { .. }
+            | DialogEvent::Referred { .. } => {}
+        }
+    }
+
+    /// A re-INVITE or UPDATE: hold, another address, another codec. What cannot be taken is refused, and the call goes on
+    /// as it was (RFC 3261 §14.2).
+    async fn reoffer(&mut self, offer: Option<&str>, reply: Reply) {
+        let Some(leg) = self.leg.as_mut() else { return };
+        let answered = match offer {
+            Some(offer) => leg.reoffer(offer).map(|(sdp, agreed)| (sdp, Some(agreed))),
+            None => Ok((leg.make_offer(false).unwrap_or_default(), None)),
+        };
+        match answered {
+            Ok((sdp, agreed)) => {
+                reply.answer(&sdp).await;
+                if let Some(agreed) = agreed {
+                    self.hold(agreed.held);
+                }
+            }
+            Err(error) => {
+                self.leg_trouble(&error);
+                reply.refuse(488).await;
+            }
+        }
+    }
+
+    /// Notes that the far side put the call on hold, or took it off.
+    fn hold(&mut self, held: bool) {
+        if std::mem::replace(&mut self.held_by_far_side, held) == held {
+            return;
+        }
+        let word = if held { "held" } else { "resumed" };
+        let name = further_event(self.setup.door());
+        self.event(name, jiff::Timestamp::now(), &[(Field::CallEvent, word.into())]);
+        self.input(Input::Held(held));
+        self.session_input(session::Input::Hold(held));
+    }
+}

@@ -1,0 +1,207 @@
+//! Emulated telephones behind a carrier's SIP trunk, on loopback sockets: one task each, around the sans-IO call and phone.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sauti_core::media::frame::FRAME;
+use sauti_sim::audio::g711::Law;
+use sauti_sim::caller::person::Person;
+use sauti_sim::trunk::caller::{CallEvent, Dial, Transport, TrunkCall};
+use sauti_sim::trunk::message::Message;
+use sauti_sim::trunk::phone::TrunkPhone;
+use sauti_sim::whatsapp::calls::Cause;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::{MissedTickBehavior, interval_at};
+
+use super::phones::{Lived, Plan, sleep_until};
+use super::tally::Tally;
+
+/// Largest message or packet.
+const DATAGRAM: usize = 8192;
+
+/// The trunk that people call over.
+#[derive(Debug, Clone, Copy)]
+pub struct Carrier {
+    /// Where the box listens for SIP.
+    pub target: SocketAddr,
+    /// Over what.
+    pub transport: Transport,
+    /// What its telephones speak.
+    pub law: Law,
+}
+
+/// Signalling of one call, on a socket of its own.
+#[derive(Debug)]
+enum Wire {
+    Udp(UdpSocket),
+    Tcp(TcpStream, Vec<u8>),
+}
+
+impl Wire {
+    async fn open(carrier: &Carrier) -> std::io::Result<(Self, SocketAddr)> {
+        match carrier.transport {
+            Transport::Udp => {
+                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+                socket.connect(carrier.target).await?;
+                let local = socket.local_addr()?;
+                Ok((Self::Udp(socket), local))
+            }
+            Transport::Tcp | Transport::Tls => {
+                let stream = TcpStream::connect(carrier.target).await?;
+                let local = stream.local_addr()?;
+                Ok((Self::Tcp(stream, Vec::new()), local))
+            }
+        }
+    }
+
+    async fn send(&mut self, wire: &[u8]) {
+        // What does not go is repeated or given up, as on any line.
+        match self {
+            Self::Udp(socket) => drop(socket.send(wire).await),
+            Self::Tcp(stream, _) => drop(stream.write_all(wire).await),
+        }
+    }
+
+    /// The next messages; an error when the connection is gone. Safe to be dropped in mid-wait.
+    async fn receive(&mut self, buffer: &mut [u8]) -> std::io::Result<Vec<Message>> {
+        match self {
+            Self::Udp(socket) => {
+                let length = socket.recv(buffer).await?;
+                let text = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
+                Ok(text.and_then(Message::parse).into_iter().collect())
+            }
+            Self::Tcp(stream, held) => {
+                let length = stream.read(buffer).await?;
+                if length == 0 {
+                    return Err(std::io::ErrorKind::ConnectionReset.into());
+                }
+                held.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                Ok(std::iter::from_fn(|| Message::take(held)).collect())
+            }
+        }
+    }
+}
+
+/// Lives through one call over the trunk.
+pub async fn call(plan: Plan, carrier: Carrier, tally: Arc<Tally>) -> Lived {
+    let mut lived = Lived::new(&plan);
+    tokio::time::sleep(plan.dial_after).await;
+    if let Err(error) = dial(plan, &carrier, &tally, &mut lived).await {
+        lived.trouble = Some(error.to_string());
+    }
+    tally.over();
+    lived
+}
+
+async fn dial(plan: Plan, carrier: &Carrier, tally: &Tally, lived: &mut Lived) -> std::io::Result<()> {
+    let media = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let (wire, local) = Wire::open(carrier).await?;
+    let seed = u64::try_from(plan.number).unwrap_or(0) + (u64::from(local.port()) << 16);
+    let phone = TrunkPhone::new(carrier.law, u32::try_from(plan.number).unwrap_or(0) + 1, Person::new(plan.script));
+    let dial = Dial {
+        transport: carrier.transport,
+        local,
+        target: carrier.target,
+        caller: plan.identity.number.expose().to_owned(),
+        called: "100".to_owned(),
+        sdp: phone.offer(media.local_addr()?),
+    };
+    let now = Instant::now();
+    (lived.dialled, lived.posted) = (Some(now), Some(now));
+    let call = TrunkCall::dial(now, dial, seed);
+    tally.ringing();
+    let mut talk = Talk { call, phone, wire, media, towards: None };
+    talk.run(&plan.length, tally, lived).await;
+    lived.person = std::mem::replace(&mut talk.phone.person, Person::new(Vec::new()));
+    lived.ear = std::mem::take(&mut talk.phone.ear);
+    if !talk.call.faults.is_empty() {
+        lived.trouble = Some(talk.call.faults.join("; "));
+    }
+    Ok(())
+}
+
+struct Talk {
+    call: TrunkCall,
+    phone: TrunkPhone,
+    wire: Wire,
+    media: UdpSocket,
+    /// Where the answer wants the media.
+    towards: Option<SocketAddr>,
+}
+
+impl Talk {
+    async fn run(&mut self, length: &std::time::Duration, tally: &Tally, lived: &mut Lived) {
+        let mut ticks = interval_at(tokio::time::Instant::now() + FRAME, FRAME);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let (mut signalling, mut packet) = (vec![0; DATAGRAM], vec![0; DATAGRAM]);
+        let mut hung_up = false;
+        while !self.call.is_over() {
+            while let Some(wire) = self.call.poll_transmit() {
+                self.wire.send(&wire).await;
+            }
+            let due = self.call.deadline();
+            tokio::select! {
+                got = self.wire.receive(&mut signalling) => match got {
+                    Ok(messages) => messages.iter().for_each(|message| self.call.receive(Instant::now(), message)),
+                    Err(error) => {
+                        lived.trouble = Some(format!("signalling: {error}"));
+                        return;
+                    }
+                },
+                got = self.media.recv_from(&mut packet) => if let Ok((length, _)) = got {
+                    self.phone.receive(Instant::now(), &packet[..length]);
+                },
+                _ = ticks.tick() => {
+                    if let (Some(towards), Some(datagram)) = (self.towards, self.phone.tick(Instant::now())) {
+                        self.media.send_to(datagram, towards).await.ok();
+                    }
+                    if self.phone.person.is_over() && !hung_up {
+                        hung_up = true;
+                        tally.hanging_up();
+                        lived.over = Some(Cause::HungUp);
+                        self.call.hang_up(Instant::now());
+                    }
+                },
+                () = sleep_until(due) => self.call.handle_timeout(Instant::now()),
+            }
+            self.events(*length, tally, lived);
+        }
+        while let Some(wire) = self.call.poll_transmit() {
+            self.wire.send(&wire).await;
+        }
+    }
+
+    fn events(&mut self, length: std::time::Duration, tally: &Tally, lived: &mut Lived) {
+        let now = Instant::now();
+        while let Some(event) = self.call.poll_event() {
+            match event {
+                CallEvent::Ringing => {
+                    lived.answered.get_or_insert(now);
+                }
+                CallEvent::Answered(sdp) => {
+                    self.towards = media_address(&sdp);
+                    (lived.accepted, lived.connected) = (Some(now), Some(now));
+                    self.phone.accepted(now, length);
+                    tally.talking();
+                }
+                CallEvent::Refused { status, .. } => {
+                    lived.over = Some(Cause::Rejected);
+                    lived.trouble = Some(format!("refused with {status}"));
+                }
+                CallEvent::HungUp => lived.over = Some(Cause::Terminated),
+                CallEvent::Lost => lived.trouble = Some("nobody answered within 32 s".to_owned()),
+                CallEvent::Over => {}
+            }
+        }
+    }
+}
+
+/// Address and port of the first audio stream.
+fn media_address(sdp: &str) -> Option<SocketAddr> {
+    let line = |prefix: &str| sdp.lines().find_map(|line| line.strip_prefix(prefix));
+    let ip = line("c=IN IP4 ").or_else(|| line("c=IN IP6 "))?.trim().parse().ok()?;
+    let port = line("m=audio ")?.split(' ').next()?.parse().ok()?;
+    Some(SocketAddr::new(ip, port))
+}
