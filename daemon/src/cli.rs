@@ -115,6 +115,12 @@ pub struct SimulateArgs {
     /// standard deviation.
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub jitter: u32,
+    /// How far the model is from the box: a message takes half of this there and half of it back, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2000))]
+    pub model_rtt: u32,
+    /// Who judges interruptions: the box itself (`interrupt_response = false`) or the model's server.
+    #[arg(long, value_name = "WHO", default_value = "server", value_parser = ["box", "server"])]
+    pub judge: String,
     /// In each call nothing passes for so many seconds, from 8 s after its beginning on.
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60))]
     pub outage: u32,
@@ -212,6 +218,8 @@ mod tests {
         assert_eq!((f64::from(bad.loss), bad.jitter, bad.outage), (2.5, 40, 5));
         let Ok(Every::Simulate(story)) = parse("sauti simulate --scenario a.toml --seed 7 --json") else { panic!() };
         assert!(story.scenario.is_some_and(|file| file.to_str() == Some("a.toml")) && story.seed == 7);
+        let Ok(Every::Simulate(far)) = parse("sauti simulate --model-rtt 300 --judge box") else { panic!() };
+        assert_eq!((far.model_rtt, &*far.judge), (300, "box"));
         let Ok(Every::Calls(calls)) = parse("sauti calls list --follow --json") else { panic!() };
         assert!(calls.json && matches!(calls.what, Some(CallsCommand::List { follow: true, last: 50 })));
         let Ok(Every::Calls(calls)) = parse("sauti calls show 17 --config a.toml") else { panic!() };
@@ -222,6 +230,7 @@ mod tests {
             "sauti simulate --door fax",
             "sauti simulate --loss 101",
             "sauti simulate --scenario a.toml --calls 2",
+            "sauti simulate --judge dice",
             "sauti calls show",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -145,6 +145,8 @@ phone_number_id = "{number}"
 graph_url = "http://{graph}"
 [openai]
 url = "http://{realtime}/v1"
+[openai.turn]
+interrupt_response = {server_judges}
 [agent]
 clips = ""
 [agent.en]
@@ -152,6 +154,7 @@ greeting = "Hello! How can I help you today?"
 [ledger]
 path = "{ledger}"
 {trunk}"#,
+        server_judges = !spec.box_judges,
         calls = spec.calls + 1,
         number = spec.phone_number_id,
         ledger = ledger.display(),

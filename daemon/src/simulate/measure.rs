@@ -104,6 +104,7 @@ fn content(judge: &mut Judge, report: &mut CallReport, lived: &Lived, model: &Re
         let cut = lived.person.speech.iter().find(|heard| heard.from <= said.at && heard.to >= said.at);
         if let Some(cut) = cut {
             report.barge_in_ms.push(ms(cut.to.saturating_duration_since(noticed)));
+            report.voice_to_silence_ms.extend(lived.person.silence_after(said).map(ms));
         }
     }
 }

@@ -80,6 +80,8 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
         door: if args.door == "trunk" { Door::Trunk } else { Door::Whatsapp },
         lag_ms: args.lag,
         way: report::Way { loss: args.loss, jitter_ms: args.jitter, outage_s: args.outage },
+        model_rtt_ms: args.model_rtt,
+        box_judges: args.judge == "box",
         phone_number_id: "100000000000002".to_owned(),
         access_token: secret(&random)?,
         app_secret: secret(&random)?,
@@ -94,7 +96,13 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
     let daemon = Daemon::start(&spec, graph, realtime).await?;
     let before = process::usage(daemon.pid());
     far.tell(&Go { webhook: format!("http://{}/webhooks/whatsapp", daemon.public()), sip: daemon.sip() }).await?;
-    let mut report = Report { seed: args.seed, way: spec.way, ..Report::default() };
+    let mut report = Report {
+        seed: args.seed,
+        way: spec.way,
+        model_rtt_ms: spec.model_rtt_ms,
+        judge: args.judge.clone(),
+        ..Report::default()
+    };
     let mut up = None;
     let mut progress = Progress::new(!args.json);
     loop {

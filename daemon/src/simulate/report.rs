@@ -71,6 +71,8 @@ pub(crate) struct CallReport {
     pub(crate) ai_share: f64,
     /// `speech_started` written by the model → last audible packet at the caller, ms, for each interruption.
     pub(crate) barge_in_ms: Vec<f64>,
+    /// The caller's first voiced frame → last audible packet at the caller, ms, for each interruption.
+    pub(crate) voice_to_silence_ms: Vec<f64>,
     /// Interruptions that were planned and happened.
     pub(crate) break_ins: usize,
     /// Delay towards the model, ms, for each chirp (echo mode only).
@@ -159,6 +161,10 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     /// The network between phones and box.
     pub(crate) way: Way,
+    /// How far the model was, there and back, ms.
+    pub(crate) model_rtt_ms: u32,
+    /// Who judged interruptions: `box` or `server`.
+    pub(crate) judge: String,
     /// Medians and shares over all calls.
     pub(crate) summary: Summary,
     /// The daemon.
@@ -188,6 +194,8 @@ pub(crate) struct Summary {
     pub(crate) down_ms: Option<f64>,
     /// Median, ms.
     pub(crate) barge_in_ms: Option<f64>,
+    /// Median, ms.
+    pub(crate) voice_to_silence_ms: Option<f64>,
     /// Lowest of all calls, percent.
     pub(crate) heard_up_lowest: Option<f64>,
     /// Lowest of all calls, percent.
@@ -285,6 +293,7 @@ impl Report {
             up_ms: median(self.calls.iter().flat_map(|call| call.up_ms.iter().copied())),
             down_ms: median(self.calls.iter().flat_map(|call| call.down_ms.iter().copied())),
             barge_in_ms: median(self.calls.iter().flat_map(|call| call.barge_in_ms.iter().copied())),
+            voice_to_silence_ms: median(self.calls.iter().flat_map(|call| call.voice_to_silence_ms.iter().copied())),
             heard_up_lowest: lowest(|call| call.heard_up),
             heard_down_lowest: lowest(|call| call.heard_down),
             heard_up: mean(talks().filter_map(|call| call.heard_up)),
@@ -322,7 +331,9 @@ impl Report {
                 call.kind,
                 call.language,
                 ms(call.connect.first_audible),
-                ms(median(call.barge_in_ms.iter().copied())),
+                ms(median(
+                    if self.judge == "box" { &call.voice_to_silence_ms } else { &call.barge_in_ms }.iter().copied()
+                )),
                 percent(call.heard_up),
                 percent(call.heard_down),
                 call.lost_frames,
@@ -341,9 +352,15 @@ impl Report {
             ms(connect.first_audible)
         ));
         line(format!(
-            "added       up {} · down {} · barge-in {}",
+            "added       up {} · down {}, the model {} ms away and back",
             ms(summary.up_ms),
             ms(summary.down_ms),
+            self.model_rtt_ms
+        ));
+        line(format!(
+            "barge-in    judged by the {}: silence {} after her first voiced frame · {} after the model's speech_started",
+            self.judge,
+            ms(summary.voice_to_silence_ms),
             ms(summary.barge_in_ms)
         ));
         line(format!(

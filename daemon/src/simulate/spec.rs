@@ -40,6 +40,10 @@ pub(super) struct Spec {
     pub(super) lag_ms: u32,
     /// The network between phones and box.
     pub(super) way: Way,
+    /// How far the model is, there and back.
+    pub(super) model_rtt_ms: u32,
+    /// The box judges interruptions, and not the model's server.
+    pub(super) box_judges: bool,
     /// The number's id at Graph.
     pub(super) phone_number_id: String,
     /// Secrets of this run; made for it, worth nothing elsewhere.

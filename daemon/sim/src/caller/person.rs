@@ -57,6 +57,16 @@ pub struct Said {
     pub broke_in: bool,
 }
 
+impl Said {
+    /// When the first frame of it that is voiced, and not only breath or silence, was handed to the network.
+    #[must_use]
+    pub fn voiced_at(&self) -> Instant {
+        let frames = self.samples.chunks(FRAME_SAMPLES);
+        let before = frames.take_while(|frame| rms_dbfs(frame) < AUDIBLE_DBFS).count();
+        self.at + FRAME * u32::try_from(before).unwrap_or(0)
+    }
+}
+
 /// A stretch of speech that she heard.
 #[derive(Debug, Clone, Copy)]
 pub struct Heard {
@@ -259,6 +269,17 @@ impl Person {
         self.speech.last().map_or(Duration::ZERO, |heard| now.saturating_duration_since(heard.to))
     }
 
+    /// How long the other side was still audible after she broke in with `said`, counted from her first voiced frame:
+    /// the last audible frame before she had said her line. `None` when it was not speaking.
+    #[must_use]
+    pub fn silence_after(&self, said: &Said) -> Option<Duration> {
+        let frames = u32::try_from(said.samples.len().div_ceil(FRAME_SAMPLES)).unwrap_or(u32::MAX);
+        let end = said.at + FRAME * frames;
+        let over = self.speech.iter().filter(|heard| heard.from <= end && heard.to >= said.at);
+        let last = over.map(|heard| heard.to.min(end)).max()?;
+        Some(last.saturating_duration_since(said.voiced_at()))
+    }
+
     /// How long the other side has spoken, the pauses within its speech included.
     fn time_heard(&self) -> Duration {
         self.speech.iter().map(|heard| heard.to.saturating_duration_since(heard.from) + FRAME).sum()
@@ -328,7 +349,15 @@ mod tests {
             Talk::new(vec![Step::BreakIn { after: Duration::from_millis(500), line: line(5) }, Step::Listen]);
         assert_eq!(talk.frames(20, true), 0);
         assert_eq!(talk.frames(20, true), 5);
-        assert!(talk.person.said[0].broke_in);
+        let person = &talk.person;
+        assert!(person.said[0].broke_in);
+        // The other side goes on to the end of her line, of which every frame is voiced.
+        assert_eq!(person.silence_after(&person.said[0]), Some(FRAME * 5));
+        let said = Said {
+            samples: [vec![10; 3 * FRAME_SAMPLES], vec![900; 480]].concat().into(),
+            ..talk.person.said[0].clone()
+        };
+        assert_eq!(said.voiced_at() - said.at, FRAME * 3);
     }
 
     #[test]

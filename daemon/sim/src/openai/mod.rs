@@ -54,8 +54,8 @@ pub use self::{
     record::{Append, ClientFault, ClientFaultKind, Mark, Record, SpokenItem},
     session::SessionKind,
     settings::{
-        BadResponse, Burst, BusyTurn, ExpectedKey, Fault, HandshakeFault, KeyOrder, Latency, Mode, RateLimits,
-        RateLimitsAt, Recording, ServerSettings, Trouble, When,
+        BadResponse, Burst, BusyTurn, ExpectedKey, Fault, HANDSHAKE_TRIPS, HandshakeFault, KeyOrder, Latency, Mode,
+        RateLimits, RateLimitsAt, Recording, ServerSettings, Trouble, When,
     },
 };
 

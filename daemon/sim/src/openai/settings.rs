@@ -7,6 +7,9 @@ use std::{fmt, time::Duration};
 
 use super::brain::Script;
 
+/// Times there and back until a WebSocket stands: DNS, TCP, TLS 1.3 and the upgrade, one each.
+pub const HANDSHAKE_TRIPS: u32 = 4;
+
 /// A key that a client must present. Its `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExpectedKey(String);
@@ -340,6 +343,9 @@ pub struct ServerSettings {
     /// Delay that the socket's skin puts before its answer to the handshake; it is asked for before the request is
     /// read, so it depends on the connection's number alone.
     pub handshake_delay: Duration,
+    /// The network between client and server, one way: the socket's skin delays by it whatever it receives and sends,
+    /// and answers the handshake after [`HANDSHAKE_TRIPS`] there and back. The server itself knows nothing of it.
+    pub one_way: Duration,
     /// Refused handshakes.
     pub handshake_faults: Vec<HandshakeFault>,
     /// What becomes of a turn that ends while a response runs.
@@ -361,6 +367,12 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
+    /// How long a client waits for the answer to its handshake.
+    #[must_use]
+    pub fn answers_after(&self) -> Duration {
+        self.handshake_delay + self.one_way * 2 * HANDSHAKE_TRIPS
+    }
+
     /// A well-behaved server with this key and script.
     #[must_use]
     pub fn new(expected_key: ExpectedKey, script: Script) -> Self {
@@ -385,6 +397,7 @@ impl ServerSettings {
             truncate_bias: Duration::ZERO,
             pacing_tolerance: Duration::from_millis(500),
             handshake_delay: Duration::ZERO,
+            one_way: Duration::ZERO,
             handshake_faults: Vec::new(),
             busy_turn: BusyTurn::default(),
             faults: Vec::new(),

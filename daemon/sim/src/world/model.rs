@@ -8,15 +8,14 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::network::{Path, PathSettings};
 use crate::openai::{
-    ExpectedKey, Fault, Handshake, Out, RealtimeServer, Record, RequestFacts, Script, ServerSettings, handshake,
+    ExpectedKey, Fault, HANDSHAKE_TRIPS, Handshake, Out, RealtimeServer, Record, RequestFacts, Script, ServerSettings,
+    handshake,
 };
 
 /// How the link finds out that a socket is dead: ping after 15 s, answer within 10 s.
 const DEAD_AFTER: Duration = Duration::from_secs(25);
 /// Longest wait for the model's socket, as in `daemon/src/house.rs`.
 const MODEL_WITHIN: Duration = Duration::from_secs(4);
-/// DNS, TCP, TLS and WebSocket: so many times there and back.
-const ROUND_TRIPS: u32 = 4;
 
 /// Something that the server would never send, sent all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +144,7 @@ impl ModelEnd {
         let place = usize::try_from(number).ok();
         let mut connection = place.and_then(|place| list.get(place)).or(last).cloned().unwrap_or_default();
         connection.number = number;
-        let after = self.settings.delay * 2 * ROUND_TRIPS + self.settings.server.handshake_delay;
+        let after = self.settings.delay * 2 * HANDSHAKE_TRIPS + self.settings.server.handshake_delay;
         if connection.unreachable || after > MODEL_WITHIN {
             return Answer::Nobody { after: MODEL_WITHIN };
         }

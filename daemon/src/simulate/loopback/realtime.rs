@@ -2,7 +2,7 @@
 //!
 //! All that a connection leaves behind goes to its place in [`Sessions`], under the identifier that the daemon sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ pub async fn serve(listener: TcpListener, choose: Arc<Choose>, sessions: Session
 async fn connection(stream: TcpStream, number: u64, choose: Arc<Choose>, sessions: Sessions) {
     stream.set_nodelay(true).ok();
     let before = RequestFacts { connection: number, ..RequestFacts::default() };
-    tokio::time::sleep(choose(&before).handshake_delay).await;
+    tokio::time::sleep(choose(&before).answers_after()).await;
     let mut chosen = None;
     #[expect(clippy::result_large_err, reason = "tungstenite's own type for a refused handshake")]
     let decide = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
@@ -132,29 +132,59 @@ fn refusal(status: u16, body: &str) -> ErrorResponse {
     response
 }
 
+/// What was said on one way and has not arrived.
+type Way<T> = VecDeque<(Instant, T)>;
+
+/// Takes what has arrived by now.
+fn arrived<T>(way: &mut Way<T>) -> Option<T> {
+    let arrived = way.front().is_some_and(|(at, _)| *at <= Instant::now());
+    if arrived { way.pop_front().map(|(_, what)| what) } else { None }
+}
+
 /// Drives one session to its end and returns its record.
 async fn drive(socket: &mut WebSocketStream<TcpStream>, settings: ServerSettings, facts: &RequestFacts) -> Record {
+    let one_way = settings.one_way;
     let mut server = RealtimeServer::new(Instant::now(), Arc::new(settings), facts);
     let mut out = Vec::new();
+    // No bound: a client that floods fills its own machine's memory, and a server that answers is paced by its script.
+    let (mut up, mut down) = (Way::new(), Way::new());
     server.open(Instant::now(), &mut out);
     loop {
-        if !perform(socket, &mut out).await {
+        let at = Instant::now() + one_way;
+        down.extend(out.drain(..).map(|out| (at, out)));
+        if !perform(socket, &mut down).await {
             break;
         }
+        let arrives = up.front().map(|(at, _)| *at).into_iter().chain(down.front().map(|(at, _)| *at)).min();
+        let next = server.deadline().into_iter().chain(arrives).min();
         tokio::select! {
             message = socket.next() => match message {
-                Some(Ok(Message::Text(text))) => server.receive(Instant::now(), &text, &mut out),
-                Some(Ok(Message::Binary(bytes))) => {
-                    server.receive_binary(Instant::now(), bytes.len(), &mut out);
-                }
                 Some(Ok(Message::Close(_)) | Err(_)) | None => break,
-                Some(Ok(_)) => {}
+                Some(Ok(message)) => up.push_back((Instant::now() + one_way, message)),
             },
-            () = due(server.deadline()) => server.handle_timeout(Instant::now(), &mut out),
+            () = due(next) => {},
         }
+        while let Some(message) = arrived(&mut up) {
+            receive(&mut server, &message, &mut out);
+        }
+        if server.deadline().is_some_and(|due| due <= Instant::now()) {
+            server.handle_timeout(Instant::now(), &mut out);
+        }
+    }
+    // What was under way arrives before the end of the connection does.
+    for (_, message) in up {
+        receive(&mut server, &message, &mut out);
     }
     server.disconnected(Instant::now());
     server.take_record()
+}
+
+fn receive(server: &mut RealtimeServer, message: &Message, out: &mut Vec<Out>) {
+    match message {
+        Message::Text(text) => server.receive(Instant::now(), text, out),
+        Message::Binary(bytes) => server.receive_binary(Instant::now(), bytes.len(), out),
+        Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+    }
 }
 
 async fn due(deadline: Option<Instant>) {
@@ -164,9 +194,9 @@ async fn due(deadline: Option<Instant>) {
     }
 }
 
-/// Performs what the server wants done; false when the connection is over.
-async fn perform(socket: &mut WebSocketStream<TcpStream>, out: &mut Vec<Out>) -> bool {
-    for act in out.drain(..) {
+/// Performs what the server wants done and what has come the whole way; false when the connection is over.
+async fn perform(socket: &mut WebSocketStream<TcpStream>, down: &mut Way<Out>) -> bool {
+    while let Some(act) = arrived(down) {
         match act {
             Out::Text(text) => {
                 if socket.feed(Message::text(text)).await.is_err() {
