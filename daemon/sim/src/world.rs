@@ -23,6 +23,7 @@ use sauti_core::ai::verdict::Failure;
 use sauti_core::call::machine::{Action, Call, DoorVerdict, Effect, Input, Limits};
 use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::config::check::{Environment, read};
+use sauti_core::media::floor::BargeIn;
 use sauti_core::media::frame::{FRAME, Frame};
 use sauti_core::media::playout::Playout;
 use sauti_core::media::preroll::Preroll;
@@ -149,6 +150,7 @@ enum Later {
 pub struct World {
     settings: WorldSettings,
     update: SessionUpdate,
+    barge_in: BargeIn,
     now: Now,
     began: Instant,
     next_tick: Instant,
@@ -212,7 +214,9 @@ impl World {
         let update = SessionUpdate::new(&openai, Pii::new("Be brief."), languages[0], &languages);
         let mut effects = Vec::new();
         let call = Call::start(start, start, settings.limits, &mut effects);
-        let session = Session::new(update.clone()).with_still_there_after(settings.still_there_after);
+        let mut session = Session::new(update.clone());
+        session.judge_with_lane(true);
+        let session = session.with_still_there_after(settings.still_there_after);
         let mut world = Self {
             now: Now { mono: start, wall: Timestamp::UNIX_EPOCH },
             began: start,
@@ -248,6 +252,7 @@ impl World {
             watch: Watch::default(),
             seen: Vec::new(),
             update,
+            barge_in: openai.turn.judged_here(),
             settings,
         };
         if let Some(at) = world.settings.drain_at {

@@ -1,11 +1,14 @@
-//! A lane in miniature: a jitter buffer over tags, two bounded rings, an epoch and a count, a tick of 20 ms.
+//! A lane in miniature: a jitter buffer over tags, two bounded rings, an epoch and a count, a tick of 20 ms, and where
+//! the box judges interruptions the lane's own judge of them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use sauti_core::call::clip::ClipName;
-use sauti_core::media::frame::Frame;
+use sauti_core::media::floor::{Decision, Floor, FloorSettings, Overlap, Tick};
+use sauti_core::media::frame::{FRAME, Frame};
 use sauti_core::media::jitter::{Arrival, JitterBuffer, JitterSettings, Pulled};
+use sauti_core::media::level::{SILENCE_DBFS, rms_dbfs};
 
 use super::caller::{Heard, Sound};
 
@@ -19,6 +22,8 @@ const MAX_PULLS: usize = 4;
 const CLIP_MARK: i16 = 12_345;
 /// Softer than this is silence.
 const AUDIBLE: u16 = 300;
+/// How loud a voiced tag is to the lane's judge: like the model, into whose speech it breaks.
+const VOICE_DBFS: f32 = -15.0;
 
 /// A packet of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +71,14 @@ pub(super) struct Lane {
     pub(super) open: bool,
     pub(super) packets: u64,
     pub(super) up_dropped: u64,
+    floor: Option<Floor>,
+    /// The call task says that it was no interruption.
+    pub(super) resume: bool,
 }
 
 impl Lane {
-    pub(super) fn new() -> Self {
+    /// `floor` where the box judges interruptions.
+    pub(super) fn new(floor: Option<FloorSettings>) -> Self {
         Self {
             jitter: JitterBuffer::new(JitterSettings::default()),
             last: false,
@@ -81,6 +90,8 @@ impl Lane {
             open: false,
             packets: 0,
             up_dropped: 0,
+            floor: floor.map(Floor::new),
+            resume: false,
         }
     }
 
@@ -125,6 +136,9 @@ impl Lane {
         if !self.open {
             return None;
         }
+        if self.pauses(frame) {
+            return Some((Heard { sound: None }, None));
+        }
         while let Some(frame) = self.down.pop_front() {
             if frame.epoch == self.epoch {
                 let (epoch, frames) = self.consumed;
@@ -133,6 +147,30 @@ impl Lane {
             }
         }
         Some((Heard { sound: None }, None))
+    }
+
+    /// Whether the frame that waits stays where it is, as in `daemon/src/lanes/leg.rs`: no detector, a tag says it.
+    fn pauses(&mut self, voiced: bool) -> bool {
+        let Some(floor) = &mut self.floor else { return false };
+        while self.down.front().is_some_and(|frame| frame.epoch != self.epoch) {
+            self.down.pop_front();
+        }
+        let next = self.down.front();
+        let decision = floor.tick(&Tick {
+            length: FRAME,
+            likely: f32::from(u8::from(voiced)),
+            caller_dbfs: if voiced { VOICE_DBFS } else { SILENCE_DBFS },
+            next_dbfs: next.map(|frame| rms_dbfs(&frame.samples)),
+            firm: next.is_some_and(|frame| frame.firm),
+            epoch: self.epoch,
+            resume: std::mem::take(&mut self.resume),
+        });
+        decision == Decision::Pause
+    }
+
+    /// What the lane has to say about the caller's speech.
+    pub(super) fn poll_overlap(&mut self) -> Option<Overlap> {
+        self.floor.as_mut()?.poll_event()
     }
 
     pub(super) const fn consumed(&self) -> (u32, u32) {

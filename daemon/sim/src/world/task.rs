@@ -1,8 +1,7 @@
 //! What `daemon/src/call_task.rs` does, in virtual time: inputs to the machines, their effects carried out.
 //!
 //! Method by method and under the same names as there, so that the two can be laid side by side: whoever changes one
-//! changes the other. It leaves out the ledger, the log and the metrics, and the lane's own voice detector: the session
-//! is not told to judge with the lane, so interruptions are what the model's server hears.
+//! changes the other. It leaves out the ledger, the log and the metrics.
 
 use std::sync::{Arc, LazyLock};
 
@@ -62,7 +61,7 @@ impl World {
     }
 
     pub(super) fn leg_answered(&mut self) {
-        let mut lane = Lane::new();
+        let mut lane = Lane::new(self.barge_in.settings());
         lane.epoch = self.playout.epoch();
         self.lane = Some(lane);
         self.input(Input::LegAnswered);
@@ -125,6 +124,10 @@ impl World {
             if heard.sound.is_some() && self.down.counts().cut_off > cut_off {
                 self.watch.swallowed(now);
             }
+        }
+        while let Some(overlap) = self.lane.as_mut().and_then(Lane::poll_overlap) {
+            self.note_consumed();
+            self.session_input(session::Input::Overlap(overlap));
         }
         // The first packet is an event of its own, later ones are seen in the lane's reports.
         if (self.reported == 0 && packets > 0) || (self.ticks.is_multiple_of(REPORT_EVERY) && packets != self.reported)
@@ -335,9 +338,13 @@ impl World {
             }
             session::Effect::SpeechStarted => self.watch.noticed(self.now.mono),
             session::Effect::Odd(odd) => self.note(format!("odd {}", odd.label())),
-            // A lane without a voice detector pauses nothing.
-            session::Effect::Resume
-            | session::Effect::LineOver { .. }
+            session::Effect::Resume => {
+                self.note("goes on");
+                if let Some(lane) = self.lane.as_mut() {
+                    lane.resume = true;
+                }
+            }
+            session::Effect::LineOver { .. }
             | session::Effect::Usage(..)
             | session::Effect::Audio { .. }
             | session::Effect::SpeechStopped
