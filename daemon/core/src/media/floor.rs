@@ -22,10 +22,18 @@ const FAINTEST_DBFS: f32 = -50.0;
 const AFTERGLOW_DB: f32 = 25.0;
 /// Speech must be this much louder than the echo that was expected.
 const MARGIN_DB: f32 = 6.0;
-/// How loud the echo is taken to be before anything is known of this phone, against what was played.
-const FIRST_COUPLING_DB: f32 = -12.0;
-/// Bounds of what is learnt.
+/// How loud the echo is taken to be before anything is known of this phone, against what was played. A caller about
+/// as loud as the AI is heard from the first moment; a loudspeaker that is louder pauses the AI once and is known then.
+const FIRST_COUPLING_DB: f32 = -20.0;
+/// Bounds of what is learnt; nothing gives back more than it is given.
 const COUPLING_DB: (f32, f32) = (-45.0, -3.0);
+/// A phone that gives back no more than this is quiet: what is heard over it is no echo. So much is learnt by listening
+/// alone, as it makes nobody deaf to a caller.
+const QUIET_DB: f32 = -26.0;
+/// A phone of which a sound went so often in a row when our own speech went gives it back; one such sound is a cough.
+const CAUGHT: u8 = 2;
+/// On a phone that is not quiet, what was played last may still come back for so long.
+const TAIL: Duration = Duration::from_millis(300);
 /// How fast a loudspeaker is forgotten that gives nothing back, per second of speech played.
 const FORGET_DB: f32 = 8.0;
 /// Ticks of reference that are kept: enough for the longest echo in ticks of 10 ms.
@@ -117,6 +125,8 @@ pub enum Overlap {
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
     voiced: Duration,
+    /// What of it can be no echo.
+    meant: Duration,
     quiet: Duration,
     peak_dbfs: f32,
     /// Loudest against the reference.
@@ -130,6 +140,7 @@ struct Stretch {
 impl Stretch {
     const NEW: Self = Self {
         voiced: Duration::ZERO,
+        meant: Duration::ZERO,
         quiet: Duration::ZERO,
         peak_dbfs: SILENCE_DBFS,
         coupling_db: SILENCE_DBFS,
@@ -148,6 +159,8 @@ pub struct Floor {
     at: usize,
     /// How loud the echo is at most, against the loudest that was played lately.
     coupling_db: f32,
+    /// How often in a row a sound went when our own speech went.
+    caught: u8,
     stretch: Option<Stretch>,
     /// For how long it has been paused.
     paused: Option<Duration>,
@@ -165,6 +178,7 @@ impl Floor {
             reference: [SILENCE_DBFS; REFERENCE],
             at: 0,
             coupling_db: FIRST_COUPLING_DB,
+            caught: 0,
             stretch: None,
             paused: None,
             epoch: 0,
@@ -202,7 +216,7 @@ impl Floor {
             self.epoch = tick.epoch;
             self.go_on(tick.resume);
         }
-        let reference = self.loudest_of(tick.length);
+        let reference = self.loudest_within(ECHO_WITHIN, tick.length);
         self.listen(tick, reference);
         if let Some(paused) = &mut self.paused {
             *paused += tick.length;
@@ -218,9 +232,9 @@ impl Floor {
         if plays { Decision::Play } else { Decision::Pause }
     }
 
-    /// The loudest that was played within the time of an echo.
-    fn loudest_of(&self, length: Duration) -> f32 {
-        let ticks = ECHO_WITHIN.as_micros() / length.as_micros().max(1);
+    /// The loudest that was played lately, in ticks of this length.
+    fn loudest_within(&self, lately: Duration, length: Duration) -> f32 {
+        let ticks = lately.as_micros() / length.as_micros().max(1);
         let ticks = usize::try_from(ticks).unwrap_or(REFERENCE).clamp(1, REFERENCE);
         let back = (1..=ticks).map(|back| self.reference[(self.at + REFERENCE - back) % REFERENCE]);
         back.fold(SILENCE_DBFS, f32::max)
@@ -235,19 +249,28 @@ impl Floor {
         let voiced =
             tick.likely >= self.settings.likely && tick.caller_dbfs >= gate && tick.caller_dbfs >= peak - AFTERGLOW_DB;
         if echoes && !voiced && self.stretch.is_none() {
+            // A caller who begins to speak sounds like an echo until the detector is sure of her. So a loud one is
+            // learnt by listening only on a phone that was caught at it.
+            let most = if self.caught >= CAUGHT { COUPLING_DB.1 } else { self.coupling_db.max(QUIET_DB) };
             let forgotten = self.coupling_db - FORGET_DB * tick.length.as_secs_f32();
-            self.coupling_db = over.max(forgotten).clamp(COUPLING_DB.0, COUPLING_DB.1);
+            self.coupling_db = over.clamp(forgotten, most).max(COUPLING_DB.0);
         }
         if voiced {
+            let lately = self.loudest_within(TAIL, tick.length) > FAINTEST_DBFS;
+            let may_be_tail = lately && self.coupling_db > QUIET_DB && over <= COUPLING_DB.1;
             let stretch = self.stretch.get_or_insert(Stretch::NEW);
             stretch.voiced += tick.length;
+            if !may_be_tail {
+                stretch.meant += tick.length;
+            }
             stretch.quiet = Duration::ZERO;
             stretch.peak_dbfs = stretch.peak_dbfs.max(tick.caller_dbfs);
             if echoes {
                 stretch.coupling_db = stretch.coupling_db.max(over);
             }
-            if !stretch.words && stretch.voiced >= self.settings.words_after {
+            if !stretch.words && stretch.meant >= self.settings.words_after {
                 stretch.words = true;
+                self.caught = 0;
                 self.tell(Overlap::Words);
             }
             return;
@@ -258,8 +281,9 @@ impl Floor {
             let over = *stretch;
             self.stretch = None;
             // It went when our own speech went, so it may have been that; a cough teaches the same, and is forgotten.
-            if over.began && !over.words {
-                self.coupling_db = over.coupling_db.clamp(self.coupling_db, COUPLING_DB.1);
+            if over.began && !over.words && over.coupling_db <= COUPLING_DB.1 {
+                self.coupling_db = over.coupling_db.max(self.coupling_db);
+                self.caught = self.caught.saturating_add(1);
             }
             if over.began || over.words {
                 self.tell(Overlap::Ended { voiced: over.voiced });
