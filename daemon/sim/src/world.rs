@@ -32,6 +32,7 @@ use sauti_core::pii::Pii;
 
 use self::caller::{Caller, Heard};
 pub use self::caller::{Hears, Step};
+pub use self::lane::numbered;
 use self::lane::{Lane, Tag};
 use self::model::ModelEnd;
 pub use self::model::{Connection, Inject, ModelSettings};
@@ -39,6 +40,7 @@ pub use self::scenario::{Broken, Place, Scenario};
 pub use self::watch::MOST_DEAD_AIR;
 use self::watch::Watch;
 use crate::network::{Path, PathSettings};
+use crate::openai::Record;
 
 /// From the webhook to the leg with its answer.
 const LEG_AFTER: Duration = Duration::from_millis(2);
@@ -284,6 +286,18 @@ impl World {
     #[must_use]
     pub fn heard(&self) -> &[Hears] {
         &self.caller.heard
+    }
+
+    /// Frames that the caller heard of each item of [`numbered`] speech, and how many of all came out of their turn.
+    #[must_use]
+    pub const fn numbered_heard(&self) -> (&BTreeMap<u16, u32>, u32) {
+        (&self.caller.frames_of, self.caller.out_of_turn)
+    }
+
+    /// What the connections to the model that are over left behind.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.model.records
     }
 
     /// Invariants that did not hold.

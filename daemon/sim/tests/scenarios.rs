@@ -4,6 +4,8 @@
 
 #[path = "scenarios/files.rs"]
 mod files;
+#[path = "scenarios/interruptions.rs"]
+mod interruptions;
 #[path = "scenarios/soak.rs"]
 mod soak;
 #[path = "scenarios/sweep.rs"]

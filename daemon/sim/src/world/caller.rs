@@ -1,5 +1,6 @@
 //! The caller on a call of tags: speaks by a script, and keeps what she heard.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sauti_core::call::clip::ClipName;
@@ -43,6 +44,12 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Heard {
     pub(super) sound: Option<Sound>,
+    /// Item and frame, where they are numbered.
+    pub(super) place: Option<(u16, u16)>,
+}
+
+impl Heard {
+    pub(super) const NOTHING: Self = Self { sound: None, place: None };
 }
 
 /// Something audible.
@@ -105,6 +112,10 @@ pub(super) struct Caller {
     /// When she last spoke, heard or not.
     pub(super) spoke: Option<Instant>,
     pub(super) heard: Vec<Hears>,
+    /// Frames that she heard of each numbered item.
+    pub(super) frames_of: BTreeMap<u16, u32>,
+    /// Numbered frames that she heard before or after their turn.
+    pub(super) out_of_turn: u32,
 }
 
 impl Caller {
@@ -126,6 +137,8 @@ impl Caller {
             speaks: false,
             spoke: None,
             heard: Vec::new(),
+            frames_of: BTreeMap::new(),
+            out_of_turn: 0,
         }
     }
 
@@ -199,6 +212,11 @@ impl Caller {
 
     /// Takes a frame; returns the word for what she begins to hear.
     pub(super) fn hear(&mut self, now: Instant, began: Instant, heard: Heard) -> Option<&'static str> {
+        if let Some((item, frame)) = heard.place {
+            let count = self.frames_of.entry(item).or_default();
+            self.out_of_turn += u32::from(*count != u32::from(frame));
+            *count += 1;
+        }
         let gap = self.last_sound.map(|last| now.saturating_duration_since(last));
         let Some(sound) = heard.sound else {
             if gap.is_some_and(|gap| gap >= SILENCE_AFTER) && !self.quiet_noted {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sauti_core::call::clip::ClipName;
 use sauti_core::media::floor::{Decision, Floor, FloorSettings, Overlap, Tick};
-use sauti_core::media::frame::{FRAME, Frame};
+use sauti_core::media::frame::{FRAME, FRAME_SAMPLES, Frame};
 use sauti_core::media::jitter::{Arrival, JitterBuffer, JitterSettings, Pulled};
 use sauti_core::media::level::{SILENCE_DBFS, rms_dbfs};
 
@@ -22,6 +22,12 @@ const MAX_PULLS: usize = 4;
 const CLIP_MARK: i16 = 12_345;
 /// Softer than this is silence.
 const AUDIBLE: u16 = 300;
+/// Speech whose frames are numbered: even samples are this and the item's number, odd ones the frame's, from here down.
+const ITEM_MARK: i16 = 15_000;
+const FRAME_MARK: i16 = -2_000;
+/// Items and frames that can be told apart.
+const MOST_ITEMS: i16 = 1_000;
+const MOST_FRAMES: i16 = 20_000;
 /// How loud a voiced tag is to the lane's judge: like the model, into whose speech it breaks.
 const VOICE_DBFS: f32 = -15.0;
 
@@ -46,6 +52,22 @@ pub(super) fn clip(name: ClipName) -> Vec<i16> {
 fn mark(name: ClipName) -> i16 {
     let place = ClipName::ALL.iter().position(|other| *other == name).unwrap_or(0);
     CLIP_MARK + i16::try_from(place).unwrap_or(0)
+}
+
+/// Speech of so many frames, each of which says which one of which item it is; numbers beyond the bounds repeat.
+#[must_use]
+pub fn numbered(item: u16, frames: u16) -> Vec<i16> {
+    let number = |number: u16, most: i16| i16::try_from(number % most.unsigned_abs()).unwrap_or(0);
+    let mark = ITEM_MARK + number(item, MOST_ITEMS);
+    (0..frames).flat_map(|frame| [mark, FRAME_MARK - number(frame, MOST_FRAMES)].repeat(FRAME_SAMPLES / 2)).collect()
+}
+
+/// Which frame of which item this is, if it is numbered.
+fn place(frame: &Frame) -> Option<(u16, u16)> {
+    let [item, number, ..] = frame.samples;
+    let (item, number) = (item.checked_sub(ITEM_MARK)?, FRAME_MARK.checked_sub(number)?);
+    let known = (0..MOST_ITEMS).contains(&item) && (0..MOST_FRAMES).contains(&number);
+    if known { Some((item.unsigned_abs(), number.unsigned_abs())) } else { None }
 }
 
 /// What a frame sounds like.
@@ -137,16 +159,16 @@ impl Lane {
             return None;
         }
         if self.pauses(frame) {
-            return Some((Heard { sound: None }, None));
+            return Some((Heard::NOTHING, None));
         }
         while let Some(frame) = self.down.pop_front() {
             if frame.epoch == self.epoch {
                 let (epoch, frames) = self.consumed;
                 self.consumed = (frame.epoch, if epoch == frame.epoch { frames + 1 } else { 1 });
-                return Some((Heard { sound: sound(&frame) }, Some(frame.epoch)));
+                return Some((Heard { sound: sound(&frame), place: place(&frame) }, Some(frame.epoch)));
             }
         }
-        Some((Heard { sound: None }, None))
+        Some((Heard::NOTHING, None))
     }
 
     /// Whether the frame that waits stays where it is, as in `daemon/src/lanes/leg.rs`: no detector, a tag says it.
