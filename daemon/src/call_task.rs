@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use sauti_core::ai::client::write_append_as;
 use sauti_core::ai::session::{self, Line, Odd, Session, Silence};
 use sauti_core::ai::verdict::{Code, Failure, Loss};
+use sauti_core::call::answer_delay::AnswerDelay;
 use sauti_core::call::clip::ClipName;
 use sauti_core::call::machine::{Action, Call, Effect, Input};
 use sauti_core::call::milestones::Milestone;
@@ -87,6 +88,7 @@ struct CallTask {
     playout: Playout,
     preroll: Preroll,
     quality: CallQuality,
+    answer_delay: AnswerDelay,
     ledger: SessionLedger,
     course: Course,
     /// A leg that was made before the session, whose format follows from it.
@@ -165,6 +167,7 @@ impl CallTask {
             playout: Playout::new(house.openai.max_output_tokens).in_format(format),
             preroll: Preroll::default(),
             quality: CallQuality::default(),
+            answer_delay: AnswerDelay::default(),
             ledger: SessionLedger::new(Arc::clone(&house), setup.call_id),
             course: Course::new(&house.providers),
             house,
@@ -308,6 +311,7 @@ impl CallTask {
             Some(LaneEvent::Bye) => self.input(Input::MediaBye),
             Some(LaneEvent::Dtmf(_)) => self.house.metrics.packets("dtmf_digit", 1),
             Some(LaneEvent::Overlap(overlap)) => {
+                self.answer_delay.heard(Instant::now(), overlap);
                 self.note_consumed();
                 self.session_input(session::Input::Overlap(overlap));
             }
@@ -601,6 +605,11 @@ impl CallTask {
     fn turn(&mut self, turn: session::Turn) {
         self.turns += 1;
         self.caller_spoke |= turn.who == session::Speaker::Caller;
+        if turn.who == session::Speaker::Agent
+            && let Some(delay) = self.answer_delay.answered(turn.began.mono)
+        {
+            self.house.metrics.answer_delay(delay);
+        }
         let row = Turn {
             item: format!("{}-{}", turn.who.label(), self.turns),
             speaker: turn.who,

@@ -84,6 +84,7 @@ pub struct Metrics {
     underruns: Counter,
     mos: Latency,
     round_trip: Histogram,
+    answer_delay: Histogram,
     packets: Family<Kind, Counter>,
     jitter_depth: Histogram,
     reservoir_depth: Histogram,
@@ -230,6 +231,13 @@ impl Metrics {
             Unit::Seconds,
             round_trip.clone(),
         );
+        let answer_delay = Histogram::new(SECONDS);
+        registry.register_with_unit(
+            "answer_delay",
+            "End of a caller's voice to the first frame of the answer on the wire, where the box listens",
+            Unit::Seconds,
+            answer_delay.clone(),
+        );
         let packets = Family::<Kind, Counter>::default();
         registry.register("packets", "Media packets, by what became of them", packets.clone());
         let jitter_depth = Histogram::new(DEPTH_MS);
@@ -306,6 +314,7 @@ impl Metrics {
             underruns,
             mos,
             round_trip,
+            answer_delay,
             packets,
             jitter_depth,
             reservoir_depth,
@@ -431,6 +440,11 @@ impl Metrics {
         if let Some(ms) = summary.round_trip_ms {
             self.round_trip.observe(ms / 1_000.0);
         }
+    }
+
+    /// A caller waited so long for an answer, from the end of her voice on.
+    pub fn answer_delay(&self, delay: Duration) {
+        self.answer_delay.observe(delay.as_secs_f64());
     }
 
     /// Packets had this fate.

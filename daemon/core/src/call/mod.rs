@@ -1,6 +1,7 @@
 //! One conversation: its machine, its outcome, who may come in, what it costs.
 
 pub mod admission;
+pub mod answer_delay;
 pub mod clip;
 pub mod cost;
 pub mod language;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::level::SILENCE_DBFS;
 use crate::call::outcome::labels;
 
-/// Quiet for this long ends a stretch of speech; gaps within a word are shorter.
-const GAP: Duration = Duration::from_millis(200);
+/// Quiet for this long ends a stretch of speech; gaps within a word are shorter. So long ago the last of it was heard
+/// when [`Overlap::Ended`] says so.
+pub const GAP: Duration = Duration::from_millis(200);
 /// A pause that nobody has judged for so long ends by itself: a model 300 ms away has spoken by then, or is not there.
 const VERDICT_WITHIN: Duration = Duration::from_millis(1_500);
 /// How long what was played may come back as an echo: 40 to 250 ms of phone and room, and the network both ways.
