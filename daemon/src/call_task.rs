@@ -337,7 +337,7 @@ impl CallTask {
         if let LinkEvent::Lost(lost) = event {
             self.house.metrics.model_oddity(lost.label());
         }
-        if !matches!(event, LinkEvent::Text(_)) {
+        if event.is_end() {
             self.link = None;
         }
         // What was heard until now decides what an interruption cuts.
@@ -553,6 +553,11 @@ impl CallTask {
                 metrics.model_session("resumed", self.course.provider());
                 self.ledger.opened(self.course.model());
                 self.input(Input::ModelReady);
+            }
+            session::Effect::AskAlive => {
+                if let Some(link) = self.link.as_mut() {
+                    link.ask_alive();
+                }
             }
             session::Effect::OneMoment => {
                 metrics.wait_filled();

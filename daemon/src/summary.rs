@@ -130,6 +130,7 @@ async fn answer(asking: &Asking, link: &mut Link) -> Answer {
                         return answer;
                     }
                 }
+                LinkEvent::Alive => {}
                 LinkEvent::Closed { .. } | LinkEvent::Lost(_) => return none(Missing::Failed),
             }
         }

@@ -66,11 +66,16 @@ pub(super) fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE))
 }
 
+/// What a ping carries that was asked for, so that its answer is told from that to a heartbeat.
+const ASKED: &[u8] = b"?";
+
 /// Something came from the socket.
 #[derive(Clone, PartialEq, Eq)]
 pub enum LinkEvent {
     /// A text message.
     Text(Utf8Bytes),
+    /// The answer to [`Link::ask_alive`].
+    Alive,
     /// The far end closed the session in order.
     Closed {
         /// RFC 6455 §7.4; `None` = it gave none.
@@ -88,9 +93,16 @@ impl LinkEvent {
     pub fn input(&self) -> Input<'_> {
         match self {
             Self::Text(text) => Input::Message(text),
+            Self::Alive => Input::Alive,
             Self::Closed { code, reason } => Input::Closed { code: *code, reason },
             Self::Lost(_) => Input::Closed { code: None, reason: "" },
         }
+    }
+
+    /// True when nothing can follow.
+    #[must_use]
+    pub const fn is_end(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::Lost(_))
     }
 }
 
@@ -98,6 +110,7 @@ impl fmt::Debug for LinkEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(f, "Text(‹{} bytes›)", text.len()),
+            Self::Alive => f.write_str("Alive"),
             Self::Closed { code, .. } => write!(f, "Closed({code:?})"),
             Self::Lost(lost) => write!(f, "Lost({lost:?})"),
         }
@@ -213,6 +226,11 @@ impl Link {
         }
     }
 
+    /// Asks the far end for a sign of life, ahead of what waits; [`LinkEvent::Alive`] comes when it answers.
+    pub fn ask_alive(&mut self) {
+        self.queue.push_front(Outgoing { message: Message::Ping(Bytes::from_static(ASKED)), audio: false });
+    }
+
     /// Queues an event of ours. It goes out while [`Link::next`] is awaited.
     pub fn send_text(&mut self, text: &str) {
         if self.queue.len() - self.audio >= MAX_EVENTS {
@@ -270,7 +288,7 @@ impl Link {
     pub async fn close(mut self, within: Duration) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
         self.queue.push_back(Outgoing { message: Message::Close(Some(frame)), audio: false });
-        let farewell = async { while let LinkEvent::Text(_) = self.next().await {} };
+        let farewell = async { while !self.next().await.is_end() {} };
         // Late or not, the socket is dropped now.
         timeout(within, farewell).await.unwrap_or_default();
     }
@@ -311,6 +329,7 @@ impl Link {
                 || LinkEvent::Closed { code: None, reason: Utf8Bytes::default() },
                 |frame| LinkEvent::Closed { code: Some(frame.code.into()), reason: frame.reason },
             ),
+            Some(Ok(Message::Pong(asked))) if asked.as_ref() == ASKED => return Some(LinkEvent::Alive),
             // The protocol has no binary messages; pings are answered by the socket itself.
             Some(Ok(_)) => return None,
             Some(Err(error)) => LinkEvent::Lost(Lost::from_error(&error)),

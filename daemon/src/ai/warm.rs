@@ -182,6 +182,7 @@ impl Keeper {
         let over = match event {
             // Only an error matters: it comes before the close that it announces.
             LinkEvent::Text(text) => matches!(events::read(text), Ok(ServerEvent::Error { .. })),
+            LinkEvent::Alive => false,
             LinkEvent::Closed { .. } | LinkEvent::Lost(_) => true,
         };
         if over && let Some(ready) = self.ready.remove(place) {

@@ -14,6 +14,7 @@ mod io;
 mod patience;
 mod recap;
 mod responses;
+mod signs;
 mod tools;
 mod trouble;
 mod words;
@@ -25,6 +26,7 @@ pub use self::io::{Billed, Effect, Input, Line, Odd, Silence, Speaker, Timer, Tu
 use self::patience::{Due, Patience};
 use self::recap::Recap;
 use self::responses::{Active, Ask, Responses};
+use self::signs::Signs;
 use self::tools::Tools;
 use self::words::Transcripts;
 use super::client::{ClientEvent, ResponseCreate, ResponseMetadata, SessionUpdate, word_for_word};
@@ -116,6 +118,7 @@ pub struct Session {
     abandoned: Vec<String>,
     /// The caller speaks, as the server hears it.
     caller_speaks: bool,
+    signs: Signs,
     /// What a lost connection left, until the next one is ready.
     unfinished: Option<Unfinished>,
     recap: Recap,
@@ -150,6 +153,7 @@ impl Session {
             stalls: 0,
             abandoned: Vec::new(),
             caller_speaks: false,
+            signs: Signs::default(),
             unfinished: None,
             recap: Recap::default(),
             patience: Patience::default(),
@@ -212,7 +216,10 @@ impl Session {
         let silence = self.patience.deadline(self.is_waiting()).filter(|_| !ended).map(|at| (at, Timer::Silence));
         let leave = self.leave_at().filter(|_| !ended).map(|at| (at, Timer::Leave));
         let answer = self.answer_at().map(|at| (at, Timer::Answer));
-        [created, retry, no_audio, silence, leave, answer].into_iter().flatten().min_by_key(|(at, _)| *at)
+        [created, retry, no_audio, silence, leave, answer, self.sign_at()]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
     }
 
     /// When the response that is waited for has shown no sign of life for too long.
@@ -235,7 +242,8 @@ impl Session {
     fn is_waiting(&self) -> bool {
         let ready = self.phase == Phase::Ready;
         let asked = self.requested.is_some() || self.retry.is_some() || !self.wanted.is_empty();
-        !ready || self.active.is_some() || self.turn_owed.is_some() || asked
+        let owed = self.turn_owed.is_some() || self.answer_at().is_some();
+        !ready || self.signs.deaf || self.active.is_some() || owed || asked
     }
 
     /// Takes one input and hands out what follows from it.
@@ -261,13 +269,17 @@ impl Session {
             (_, Input::Opened | Input::Adopted) => {}
             (_, Input::NotOpened(failure)) => self.fail(now, failure, out),
             (_, Input::Closed { code, reason }) => self.fail(now, Failure::from_close(code, reason), out),
-            (_, Input::Message(text)) => match events::read(text) {
-                Ok(event) => {
-                    self.last_event = Some(now.mono);
-                    self.event(now, event, playout, out);
+            (_, Input::Message(text)) => {
+                self.sign_of_life(now);
+                match events::read(text) {
+                    Ok(event) => {
+                        self.last_event = Some(now.mono);
+                        self.event(now, event, playout, out);
+                    }
+                    Err(error) => out.push(Effect::Odd(Odd::Event(error))),
                 }
-                Err(error) => out.push(Effect::Odd(Odd::Event(error))),
-            },
+            }
+            (_, Input::Alive) => self.sign_of_life(now),
             (_, Input::Say(line, text)) => self.say(now, line, text, playout, out),
             (_, Input::Overlap(overlap)) => self.overlap(now, overlap, playout, out),
             (_, Input::SayFirmly(line, text)) => self.say_firmly(now, line, text, playout, out),
@@ -352,7 +364,7 @@ impl Session {
             ServerEvent::SpeechStarted { item_id } => {
                 self.transcripts.caller_began(now, &item_id);
                 self.caller_speaks = true;
-                self.patience.caller_began();
+                self.patience.caller_began(now.mono);
                 out.push(Effect::SpeechStarted);
                 self.model_hears(now, playout, out);
             }
@@ -553,6 +565,9 @@ impl Session {
                 });
             }
             Some((due, Timer::Answer)) if due <= now.mono => self.answer_now(),
+            Some((due, timer @ (Timer::Ask | Timer::Deaf | Timer::Gone))) if due <= now.mono => {
+                self.no_sign(now, timer, out);
+            }
             _ => {}
         }
     }

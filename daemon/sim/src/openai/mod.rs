@@ -235,6 +235,12 @@ impl RealtimeServer {
         self.end();
     }
 
+    /// True while frames are taken as they come: neither stalled, silent nor over.
+    #[must_use]
+    pub const fn is_reading(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
     /// When [`RealtimeServer::handle_timeout`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

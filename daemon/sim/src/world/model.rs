@@ -74,7 +74,12 @@ impl Default for ModelSettings {
 #[derive(Debug, Clone)]
 pub(super) enum Arrives {
     Text(Arc<str>),
-    Closed { code: Option<u16>, reason: String },
+    /// The answer to a ping.
+    Alive,
+    Closed {
+        code: Option<u16>,
+        reason: String,
+    },
 }
 
 #[derive(Debug)]
@@ -88,6 +93,8 @@ struct Line {
     /// Latest response and item.
     ids: (String, String),
     dead: Option<Instant>,
+    /// A ping that nobody has answered.
+    pinged: bool,
 }
 
 /// How a connection is answered.
@@ -180,6 +187,7 @@ impl ModelEnd {
             injects: connection.injects.iter().map(|inject| (now + inject.at, inject.clone())).collect(),
             ids: (String::new(), String::new()),
             dead: None,
+            pinged: false,
         };
         if let Some((events, code, reason)) = refused {
             for event in events {
@@ -213,6 +221,11 @@ impl ModelEnd {
         }
     }
 
+    /// Sends a ping: a message of no length, as the server knows no such text.
+    pub(super) fn ping(&mut self, now: Instant) {
+        self.send(now, Arc::from(""));
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         let line = self.line.as_ref()?;
         let inject = line.injects.iter().map(|(at, _)| *at).min();
@@ -226,10 +239,19 @@ impl ModelEnd {
     pub(super) fn work(&mut self, now: Instant) -> Option<(u64, Arrives)> {
         if let Some(line) = &mut self.line {
             while let Some(text) = line.to.receive(now) {
-                line.server.receive(now, &text, &mut self.out);
+                if text.is_empty() {
+                    line.pinged = true;
+                } else {
+                    line.server.receive(now, &text, &mut self.out);
+                }
             }
             if line.server.deadline().is_some_and(|due| due <= now) {
                 line.server.handle_timeout(now, &mut self.out);
+            }
+            // A socket that stalls stalls as a whole.
+            if line.pinged && line.server.is_reading() {
+                line.pinged = false;
+                line.from.send(now, Arrives::Alive);
             }
         }
         self.flush(now);

@@ -106,6 +106,7 @@ impl World {
         self.note_consumed();
         match event {
             Arrives::Text(text) => self.session_input(session::Input::Message(text)),
+            Arrives::Alive => self.session_input(session::Input::Alive),
             Arrives::Closed { code, reason } => self.session_input(session::Input::Closed { code: *code, reason }),
         }
         self.top_up();
@@ -325,6 +326,10 @@ impl World {
                 self.input(Input::Concluded(Fault::Caller));
             }
             session::Effect::Concluded => self.input(Input::Concluded(Fault::None)),
+            session::Effect::AskAlive => {
+                self.note("asks for a sign of life");
+                self.model.ping(self.now.mono);
+            }
             session::Effect::OneMoment => {
                 self.play(ClipName::OneMoment);
             }

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use sauti_core::call::outcome::Outcome;
 
-use super::World;
 use super::lane::{DOWN_FRAMES, UP_FRAMES};
 use super::task::HELD;
-use crate::openai::ClientFaultKind;
+use super::{Connection, World};
+use crate::openai::{ClientFaultKind, Trouble};
 
 /// The longest silence that somebody who waits for a word may be left in.
 pub const MOST_DEAD_AIR: Duration = Duration::from_secs(4);
@@ -148,7 +148,10 @@ impl World {
         let heard = self.caller.last_sound.max(self.watch.swallowed);
         // A question that a dead socket swallowed is one that nobody on the box has heard of, until the box judges by
         // its own voice detector.
-        let asked = self.caller.asked.filter(|(from, _)| self.watch.noticed.is_some_and(|noticed| noticed >= *from));
+        let asked = self.caller.asked.filter(|(from, to)| {
+            let whole = self.reached(*from, *to);
+            self.watch.noticed.is_some_and(|noticed| noticed >= whole)
+        });
         let asked = asked.map(|(_, to)| to);
         // She waits from the accept to the first word, from her own last word to the answer, and for as long as a
         // session is lost.
@@ -184,6 +187,17 @@ impl World {
         }
     }
 
+    /// From when on an utterance reached the box: an outage that took part of it left a question that nobody could
+    /// tell from a whole one, or from none.
+    fn reached(&self, from: Instant, to: Instant) -> Instant {
+        let start = self.caller.began();
+        let windows = self.settings.up.outages.iter().map(|window| {
+            let begins = start + Duration::from_millis(window.from_ms);
+            (begins, begins + Duration::from_millis(window.for_ms))
+        });
+        windows.filter(|(begins, ends)| *begins < to && *ends > from).map(|(_, ends)| ends).fold(from, Instant::max)
+    }
+
     /// Looks at what is left when the call is over.
     pub(super) fn look_at_the_end(&mut self) {
         let Some(end) = self.ending else { return };
@@ -203,6 +217,13 @@ impl World {
             .iter()
             .flat_map(|record| &record.client_faults)
             .filter(|fault| {
+                // Audio that the server sent twice was heard twice, and so beyond what the server knows.
+                let twice =
+                    |connection: &Connection| connection.faults.iter().any(|fault| fault.trouble == Trouble::Duplicate);
+                let twice = self.settings.model.connections.iter().any(twice);
+                if twice && fault.kind == ClientFaultKind::TruncateBeyondReceived {
+                    return false;
+                }
                 // Lost races with the server's own clock are benign.
                 !matches!(fault.kind, ClientFaultKind::TooLate | ClientFaultKind::CreateWhileActive)
                     && fault.kind != ClientFaultKind::UnknownItem

@@ -106,6 +106,37 @@ async fn answered_with(answer: &str) -> Failure {
 }
 
 #[tokio::test]
+async fn a_far_end_that_is_asked_for_a_sign_of_life_gives_one_and_a_heartbeat_tells_nobody() {
+    let every = Heartbeat { every: Duration::from_millis(20), within: Duration::from_secs(10) };
+    let (mut link, mut server) = pair_with(every).await;
+    let serve = async {
+        // Reading answers the pings; the text comes after a heartbeat and after the question.
+        let mut pings = Vec::new();
+        while pings.len() < 2 {
+            if let Some(Ok(Message::Ping(asked))) = read(&mut server).await {
+                pings.push(asked);
+            }
+        }
+        write(&mut server, Message::text("{}")).await;
+        pings
+    };
+    let ask = async {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    };
+    let talk = async {
+        tokio::select! {
+            event = next(&mut link) => panic!("{event:?} came of a heartbeat"),
+            () = ask => {}
+        }
+        link.ask_alive();
+        [next(&mut link).await, next(&mut link).await]
+    };
+    let (events, pings) = tokio::join!(talk, serve);
+    assert_eq!(events, [LinkEvent::Alive, LinkEvent::Text("{}".into())]);
+    assert_eq!(pings.iter().filter(|asked| asked.is_empty()).count(), 1, "one of them was the heartbeat");
+}
+
+#[tokio::test]
 async fn the_handshake_carries_key_organisation_caller_and_model_and_nothing_of_the_beta() {
     let (listener, dialer) = listen().await;
     let caller = BoxKey::new([1; 32]).hash("caller", "250780000001");

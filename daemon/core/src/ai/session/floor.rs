@@ -117,6 +117,11 @@ impl Session {
         }
     }
 
+    /// Since when the lane has been hearing words, if it does.
+    pub(super) fn lane_hears_words(&self) -> Option<Instant> {
+        self.caller.words_at.filter(|_| self.caller.speaks)
+    }
+
     /// The connection is lost: what the model heard is gone, and nothing that it would say is to be dropped.
     pub(super) const fn forget_the_model(&mut self) {
         let caller = &mut self.caller;

@@ -72,6 +72,8 @@ pub enum Input<'a> {
         /// Looked through for known words, never kept.
         reason: &'a str,
     },
+    /// The server answered [`Effect::AskAlive`].
+    Alive,
     /// A new connection is being made after a loss: this is what it will be told first.
     Reopen(Box<SessionUpdate>),
     /// From now on the caller hears what is played.
@@ -141,6 +143,8 @@ pub enum Effect {
     Silence(Silence),
     /// The model took leave, and its last words were heard.
     Concluded,
+    /// Ask the server for a sign of life; [`Input::Alive`] follows if it gives one.
+    AskAlive,
     /// Tokens were used.
     Usage(Billed, Usage),
     /// Something odd, for a counter and a log line.
@@ -210,4 +214,10 @@ pub enum Timer {
     Leave,
     /// Nobody has begun to answer a caller who interrupted.
     Answer,
+    /// Somebody speaks and nothing comes from the server: it is asked whether it hears.
+    Ask,
+    /// It has not said that it does.
+    Deaf,
+    /// Nor later.
+    Gone,
 }

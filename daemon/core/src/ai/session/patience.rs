@@ -12,6 +12,8 @@ use super::io::Silence;
 const FIRST_WORD: Duration = Duration::from_millis(2500);
 /// Silence after a word of patience before the next one.
 const NEXT_WORD: Duration = Duration::from_millis(3500);
+/// No live turn is shorter than the silence that ends it (200 ms is the least that a server can be told).
+const SHORTEST_TURN: Duration = Duration::from_millis(200);
 /// How often a silent caller is asked before the call is ended.
 const QUESTIONS: u8 = 1;
 
@@ -25,6 +27,7 @@ pub(super) struct Patience {
     /// She is on hold: whatever is said now nobody hears.
     held: bool,
     caller_speaks: bool,
+    began: Option<Instant>,
     /// The last moment at which either side was heard.
     sound: Option<Instant>,
     /// Nothing of ours was heard since the caller spoke or the call was accepted: any wait has lasted since then.
@@ -63,18 +66,33 @@ impl Patience {
         }
     }
 
-    pub(super) fn caller_began(&mut self) {
+    pub(super) fn caller_began(&mut self, now: Instant) {
         self.caller_speaks = true;
+        self.began = Some(now);
         self.questions = 0;
         self.words = 0;
         self.left = false;
     }
 
     pub(super) fn caller_stopped(&mut self, now: Instant) {
-        if self.caller_speaks {
+        let began = self.began.take();
+        // A server that is told of both at once hears late what she said long ago: her wait has begun already.
+        let live = began.is_none_or(|began| now.saturating_duration_since(began) >= SHORTEST_TURN);
+        if self.caller_speaks && live {
             (self.sound, self.hers) = (Some(now), true);
         }
         self.caller_speaks = false;
+    }
+
+    /// Nobody hears the caller, whatever she says: she is told to wait, at once unless something of ours is being heard.
+    pub(super) fn unheard(&mut self, now: Instant) {
+        self.caller_speaks = false;
+        (self.sound, self.hers) = (now.checked_sub(FIRST_WORD).or(self.sound), true);
+    }
+
+    /// Somebody heard the caller all the time, and she still speaks.
+    pub(super) const fn heard_again(&mut self) {
+        self.caller_speaks = true;
     }
 
     /// The model's own audio came.
@@ -153,7 +171,7 @@ mod tests {
         assert_eq!(patience.deadline(true), Some(line + FIRST_WORD));
         // A caller waits since her own last word, however late the server says that it owes her something.
         patience.waits(line, false);
-        patience.caller_began();
+        patience.caller_began(now);
         patience.caller_stopped(line);
         patience.waits(line + ms(900), true);
         assert_eq!(patience.deadline(true), Some(line + FIRST_WORD));
@@ -176,7 +194,7 @@ mod tests {
     fn a_caller_who_speaks_is_neither_asked_nor_told_to_wait() {
         let (mut patience, now) = patience();
         patience.fire(now, false);
-        patience.caller_began();
+        patience.caller_began(now);
         assert_eq!(patience.deadline(false), None);
         assert_eq!(patience.deadline(true), None);
         patience.caller_stopped(now + ms(30_000));

@@ -222,3 +222,4 @@ mod floor;
 mod golden;
 mod interruption;
 mod opening;
+mod signs;

@@ -140,9 +140,12 @@ impl Session {
         self.wanted.clear();
         self.abandoned.clear();
         (self.stalls, self.failures, self.progress) = (0, 0, None);
+        // What was said into a deaf connection has its word of patience behind it.
+        if !std::mem::take(&mut self.signs).deaf {
+            // Nobody will say that she stopped.
+            self.patience.caller_stopped(now.mono);
+        }
         self.caller_speaks = false;
-        // Nobody will say that she stopped.
-        self.patience.caller_stopped(now.mono);
         self.forget_the_model();
         out.push(Effect::Failed(failure));
     }
@@ -158,8 +161,9 @@ impl Session {
         let requested = self.requested.as_ref().is_some_and(|requested| answers(Some(&requested.ask)));
         let retry = self.retry.as_ref().is_some_and(|(_, ask)| answers(Some(ask)));
         let wanted = self.wanted.iter().any(|ask| answers(Some(ask)));
-        let words_lost = self.transcripts.cut_off();
-        let answer = active || requested || retry || wanted || self.turn_owed.is_some() || self.caller_speaks;
+        let words_lost = self.transcripts.cut_off() || self.signs.deaf;
+        let speaks = self.caller_speaks || self.signs.deaf;
+        let answer = active || requested || retry || wanted || self.turn_owed.is_some() || speaks;
         Unfinished { answer, words_lost }
     }
 }
