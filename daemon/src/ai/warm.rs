@@ -28,8 +28,8 @@ use super::link::{Heartbeat, Link, LinkEvent};
 use super::providers::{Claim, Providers};
 use crate::obs::metrics::Metrics;
 
-/// Greatest age of a session that still waits. A call of `max_call` (50 minutes at most) on top of it ends well before
-/// the 60 minutes that a session may live.
+/// Greatest age of a session that still waits. A call replaces its session after 45 to 52 minutes of its own: on top of
+/// this it ends well before the 60 minutes that one may live.
 const OLDEST: Duration = Duration::from_secs(5 * 60);
 /// By how much less than that one may live, at random: sessions opened together are not replaced together.
 const SPREAD_MS: u64 = 60_000;

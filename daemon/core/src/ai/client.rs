@@ -3,6 +3,8 @@
 //! Nothing here that the server does not know: one unknown field makes it refuse a whole `session.update`.
 //! Audio goes past serde: [`write_append`] builds its event in a text that is used again and again.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -358,6 +360,15 @@ impl SessionUpdate {
         }
     }
 
+    /// How long the caller has been silent when the server says so; zero where it does not go by silence.
+    #[must_use]
+    pub const fn silence_ends_turn(&self) -> Duration {
+        match self.audio.input.turn_detection {
+            TurnDetection::ServerVad { silence_duration_ms, .. } => Duration::from_millis(silence_duration_ms),
+            TurnDetection::SemanticVad { .. } => Duration::ZERO,
+        }
+    }
+
     /// True when the server cancels a response when the caller speaks.
     #[must_use]
     pub const fn interrupts_responses(&self) -> bool {
@@ -383,7 +394,7 @@ fn hints(model: &str, language: Language, languages: &[Language]) -> Transcripti
     Transcription { model: model.to_owned(), language: None, languages: Some(codes) }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -7,6 +7,7 @@
 //! nothing comes out. A connection that breaks leaves the conversation whole: what was received still plays, and
 //! [`Input::Reopen`] begins another one, which is told what was said.
 
+mod age;
 mod audio;
 mod floor;
 mod interruption;
@@ -119,6 +120,8 @@ pub struct Session {
     /// The caller speaks, as the server hears it.
     caller_speaks: bool,
     signs: Signs,
+    /// When the connection was made.
+    opened: Option<Instant>,
     /// What a lost connection left, until the next one is ready.
     unfinished: Option<Unfinished>,
     recap: Recap,
@@ -139,6 +142,7 @@ impl Session {
             format: update.format(),
             creates: update.creates_responses(),
             interrupts: update.interrupts_responses(),
+            patience: Patience::new(update.silence_ends_turn()),
             update: Some(update),
             events_sent: 0,
             last_event: None,
@@ -154,9 +158,9 @@ impl Session {
             abandoned: Vec::new(),
             caller_speaks: false,
             signs: Signs::default(),
+            opened: None,
             unfinished: None,
             recap: Recap::default(),
-            patience: Patience::default(),
             tools: Tools::default(),
             spoken: None,
             transcripts: Transcripts::default(),
@@ -216,7 +220,7 @@ impl Session {
         let silence = self.patience.deadline(self.is_waiting()).filter(|_| !ended).map(|at| (at, Timer::Silence));
         let leave = self.leave_at().filter(|_| !ended).map(|at| (at, Timer::Leave));
         let answer = self.answer_at().map(|at| (at, Timer::Answer));
-        [created, retry, no_audio, silence, leave, answer, self.sign_at()]
+        [created, retry, no_audio, silence, leave, answer, self.sign_at(), self.aged_at()]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -265,7 +269,7 @@ impl Session {
             (Phase::Failed, Input::Timer) => self.timer(now, out),
             (Phase::Failed, _) => return,
             (Phase::Connecting, Input::Opened) => self.opened(now, out),
-            (Phase::Connecting, Input::Adopted) => self.adopted(out),
+            (Phase::Connecting, Input::Adopted) => self.adopted(now, out),
             (_, Input::Opened | Input::Adopted) => {}
             (_, Input::NotOpened(failure)) => self.fail(now, failure, out),
             (_, Input::Closed { code, reason }) => self.fail(now, Failure::from_close(code, reason), out),
@@ -327,6 +331,7 @@ impl Session {
 
     fn opened(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.phase = Phase::Opening { since: now.mono, created: false };
+        self.opened = Some(now.mono);
         if let Some(update) = self.update.take() {
             let event_id = self.event_id("up");
             out.push(Effect::Send(ClientEvent::SessionUpdate { event_id, session: Box::new(update) }));
@@ -334,8 +339,9 @@ impl Session {
     }
 
     /// The answer to the second `session.update` is not waited for: the server takes events in their order.
-    fn adopted(&mut self, out: &mut Vec<Effect>) {
+    fn adopted(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.phase = Phase::Ready;
+        self.opened = Some(now.mono);
         if let Some(update) = self.update.take() {
             let event_id = self.event_id("up");
             out.push(Effect::Send(ClientEvent::SessionUpdate { event_id, session: Box::new(update) }));
@@ -568,6 +574,7 @@ impl Session {
             Some((due, timer @ (Timer::Ask | Timer::Deaf | Timer::Gone))) if due <= now.mono => {
                 self.no_sign(now, timer, out);
             }
+            Some((due, Timer::Aged)) if due <= now.mono => self.too_old(now, out),
             _ => {}
         }
     }
@@ -598,6 +605,7 @@ impl Session {
         self.ask(now, out);
         self.patience.waits(now.mono, self.is_waiting());
         self.note_leave(now.mono, playout);
+        self.renew(now, playout, out);
     }
 
     /// Asks for the next response: never while one is active, asked for, or about to be begun by the server.

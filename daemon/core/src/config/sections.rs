@@ -182,7 +182,7 @@ fn media(context: &Context<'_, '_>, section: Section<'_, '_>) -> Media {
 fn limits(section: Section<'_, '_>) -> Limits {
     let max_calls = section.read_or("max_calls", |value| values::whole(value, 1..=5_000), || 100);
     // a session with the model ends by itself after 60 minutes, and one may be opened minutes ahead of its call
-    let max_call = section.read_or("max_call", |value| values::duration(value, SECOND..=50 * MINUTE), || 15 * MINUTE);
+    let max_call = section.read_or("max_call", |value| values::duration(value, SECOND..=240 * MINUTE), || 15 * MINUTE);
     let connect = Duration::from_millis(100)..=20 * SECOND;
     let connect_within = section.read_or("connect_within", |value| values::duration(value, connect), || 3 * SECOND);
     let no_media = section.read_or("no_media", |value| values::duration(value, SECOND..=MINUTE), || 20 * SECOND);

@@ -14,7 +14,7 @@ use crate::network::PathSettings;
 use crate::openai::{BadResponse, Fault as ModelFault, Script, Trouble, When};
 
 /// A call that has not ended by then never will.
-const LONGEST: Duration = Duration::from_secs(3_600);
+const LONGEST: Duration = Duration::from_secs(5 * 3_600);
 
 /// A scenario.
 #[derive(Debug, Clone, Deserialize)]
@@ -76,6 +76,8 @@ struct ModelFile {
     first_delta_ms: Option<u64>,
     /// How long its answers are.
     answer_ms: Option<u64>,
+    /// How old a session may become.
+    session_limit_ms: Option<u64>,
     /// What happens to its connections, by number.
     connection: Vec<ConnectionFile>,
     /// Later connections meet what the last one in the list meets.
@@ -159,13 +161,14 @@ enum Verdict {
     Ended,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum StepFile {
     Listen,
     PauseMs(u64),
     SayMs(u64),
     BreakIn { after_ms: u64, say_ms: u64 },
+    Repeat { times: u32, steps: Vec<StepFile> },
     HangUp,
 }
 
@@ -242,7 +245,7 @@ impl Scenario {
             up: self.up.clone(),
             down: self.down.clone(),
             drain_at: self.drain_at_ms.map(ms),
-            script: self.caller.iter().map(StepFile::step).collect(),
+            script: self.caller.iter().flat_map(StepFile::steps).collect(),
             ..WorldSettings::default()
         };
         if let Some(after) = self.still_there_after_ms {
@@ -267,6 +270,9 @@ impl Scenario {
         model.repeat_last = self.model.repeat_last;
         if let Some(first) = self.model.first_delta_ms {
             model.server.latency.first_delta = ms(first);
+        }
+        if let Some(limit) = self.model.session_limit_ms {
+            model.server.session_limit = ms(limit);
         }
         if let Some(length) = self.model.answer_ms {
             model.server.script = Script::tones(4, ms(length));
@@ -357,14 +363,18 @@ impl Scenario {
 }
 
 impl StepFile {
-    fn step(&self) -> Step {
-        match *self {
+    fn steps(&self) -> Vec<Step> {
+        vec![match self {
             Self::Listen => Step::Listen,
-            Self::PauseMs(length) => Step::Pause(ms(length)),
-            Self::SayMs(length) => Step::Say(ms(length)),
-            Self::BreakIn { after_ms, say_ms } => Step::BreakIn { after: ms(after_ms), say: ms(say_ms) },
+            Self::PauseMs(length) => Step::Pause(ms(*length)),
+            Self::SayMs(length) => Step::Say(ms(*length)),
+            Self::BreakIn { after_ms, say_ms } => Step::BreakIn { after: ms(*after_ms), say: ms(*say_ms) },
+            Self::Repeat { times, steps } => {
+                let once: Vec<Step> = steps.iter().flat_map(Self::steps).collect();
+                return once.repeat(usize::try_from(*times).unwrap_or_default());
+            }
             Self::HangUp => Step::HangUp,
-        }
+        }]
     }
 }
 

@@ -152,7 +152,8 @@ impl World {
             let whole = self.reached(*from, *to);
             self.watch.noticed.is_some_and(|noticed| noticed >= whole)
         });
-        let asked = asked.map(|(_, to)| to);
+        // Nor can the box know of one before somebody tells it.
+        let asked = asked.map(|(_, to)| self.watch.noticed.map_or(to, |noticed| noticed.max(to)));
         // She waits from the accept to the first word, from her own last word to the answer, and for as long as a
         // session is lost.
         let waits = match (heard, asked, self.watch.lost) {

@@ -220,4 +220,6 @@ pub enum Timer {
     Deaf,
     /// Nor later.
     Gone,
+    /// The session is as old as one may become.
+    Aged,
 }

@@ -22,6 +22,8 @@ const QUESTIONS: u8 = 1;
 pub(super) struct Patience {
     /// How long nobody says anything before the caller is asked; `None` = never.
     pub(super) still_there_after: Option<Duration>,
+    /// When the server says that she stopped she has been silent for so long already.
+    silence_ends_turn: Duration,
     /// Frames reach the caller.
     on_air: bool,
     /// She is on hold: whatever is said now nobody hears.
@@ -49,6 +51,11 @@ pub(super) enum Due {
 }
 
 impl Patience {
+    /// When the server says that the caller stopped, she has been silent for `silence_ends_turn` already.
+    pub(super) fn new(silence_ends_turn: Duration) -> Self {
+        Self { silence_ends_turn, ..Self::default() }
+    }
+
     pub(super) fn on_air(&mut self, now: Instant) {
         self.on_air = true;
         (self.sound, self.hers) = (Some(now), true);
@@ -79,7 +86,7 @@ impl Patience {
         // A server that is told of both at once hears late what she said long ago: her wait has begun already.
         let live = began.is_none_or(|began| now.saturating_duration_since(began) >= SHORTEST_TURN);
         if self.caller_speaks && live {
-            (self.sound, self.hers) = (Some(now), true);
+            (self.sound, self.hers) = (now.checked_sub(self.silence_ends_turn).or(Some(now)), true);
         }
         self.caller_speaks = false;
     }
@@ -107,13 +114,13 @@ impl Patience {
 
     /// When [`Patience::fire`] is due; `waiting` while the model owes an answer.
     pub(super) fn deadline(&self, waiting: bool) -> Option<Instant> {
-        let since = self.sound.filter(|_| self.on_air && !self.held && !self.caller_speaks && !self.left)?;
+        let since = self.sound.filter(|_| self.on_air && !self.held && !self.caller_speaks)?;
         if waiting {
             // A silence in which nobody waited is none of the wait.
             let since = self.waits_since.filter(|_| !self.hers).map_or(since, |waits| waits.max(since));
             return Some(since + if self.words == 0 { FIRST_WORD } else { NEXT_WORD });
         }
-        self.still_there_after.map(|after| since + after)
+        self.still_there_after.filter(|_| !self.left).map(|after| since + after)
     }
 
     /// Its time has come: says what is to be done, and counts anew.
@@ -188,6 +195,16 @@ mod tests {
         assert_eq!(left, asked + ms(13_500));
         assert_eq!(patience.fire(left, false), Due::Silence(Silence::Leave));
         assert_eq!(patience.deadline(false), None);
+        assert_eq!(patience.deadline(true), Some(left + FIRST_WORD), "the last words may take long as well");
+    }
+
+    #[test]
+    fn she_has_been_silent_for_as_long_as_it_takes_the_server_to_be_sure() {
+        let (mut patience, now) = patience();
+        patience.silence_ends_turn = ms(500);
+        patience.caller_began(now);
+        patience.caller_stopped(now + ms(2_000));
+        assert_eq!(patience.deadline(true), Some(now + ms(1_500) + FIRST_WORD));
     }
 
     #[test]

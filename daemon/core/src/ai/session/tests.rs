@@ -88,6 +88,11 @@ impl Scene {
         self.session.handle(self.now, input, &mut self.playout, &mut self.out);
     }
 
+    /// Nothing is due but the end of the session's life.
+    fn is_at_rest(&self) -> bool {
+        matches!(self.session.deadline(), None | Some((_, Timer::Aged)))
+    }
+
     fn event(&mut self, event: Value) {
         self.input(Input::Message(&event.to_string()));
     }
@@ -216,6 +221,7 @@ fn failure(effects: &[Effect]) -> Option<&Failure> {
 }
 
 mod again;
+mod age;
 mod answers;
 mod broken;
 mod floor;

@@ -234,11 +234,13 @@ fn a_turn_that_the_server_leaves_unanswered_is_asked_for() {
 fn a_caller_who_waits_for_an_answer_hears_one_moment() {
     let mut scene = Scene::ready();
     scene.input(Input::OnAir);
-    scene.caller_says("item_1", "Hello?");
+    scene.speech("item_1");
+    scene.pass(1_500);
+    scene.committed("item_1");
     scene.take();
     let asked = scene.now.mono;
     assert_eq!(scene.wait(), Timer::Silence);
-    assert_eq!(scene.now.mono - asked, Duration::from_millis(2500));
+    assert_eq!(scene.now.mono - asked, Duration::from_millis(2000), "2.5 s after her last word");
     assert_eq!(scene.take(), [Effect::OneMoment]);
     assert!(scene.playout.play_clip(&[1; 24_000]));
     assert_eq!(scene.wait(), Timer::NoAudio);
@@ -247,7 +249,7 @@ fn a_caller_who_waits_for_an_answer_hears_one_moment() {
     scene.answered("resp_1", "item_2", "Good morning.");
     scene.done("resp_1", "completed");
     scene.hear(1000);
-    assert_eq!(scene.session.deadline(), None, "nobody waits any more");
+    assert!(scene.is_at_rest(), "nobody waits any more");
 }
 
 #[test]
@@ -269,7 +271,7 @@ fn nobody_speaking_is_asked_and_then_left() {
     assert_eq!(scene.take(), [Effect::Silence(Silence::Ask)]);
     assert_eq!(scene.wait(), Timer::Silence);
     assert_eq!(scene.take(), [Effect::Silence(Silence::Leave)]);
-    assert_eq!(scene.session.deadline(), None);
+    assert!(scene.is_at_rest());
 }
 
 #[test]

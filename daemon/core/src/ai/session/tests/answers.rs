@@ -235,7 +235,7 @@ fn the_model_hangs_up_when_its_goodbye_was_heard_and_not_when_it_was_sent() {
     scene.done("resp_1", "completed");
     assert_eq!(outputs(&scene.sent()), [("call_1", r#"{"ok":true}"#)]);
     scene.hear(1900);
-    assert_eq!(scene.session.deadline(), None, "response.done is not yet the end of the goodbye");
+    assert!(scene.is_at_rest(), "response.done is not yet the end of the goodbye");
     scene.hear(100);
     let heard = scene.now.mono;
     assert_eq!(scene.session.deadline(), Some((heard + Duration::from_millis(300), Timer::Leave)));

@@ -61,7 +61,7 @@ fn a_socket_that_stays_silent_is_given_up_after_three_seconds() {
     scene.pass(1);
     scene.input(Input::Timer);
     assert_eq!(scene.take(), [Effect::Failed(Failure::broken(Code::known("no_session_created")))]);
-    assert_eq!(scene.session.deadline(), None);
+    assert!(scene.is_at_rest());
     assert_eq!(scene.session.owes_event(), None);
 }
 
@@ -118,7 +118,7 @@ fn the_server_owes_an_event_until_the_session_is_ready_and_then_none() {
 fn a_session_that_was_opened_ahead_is_told_what_is_the_calls_own_and_is_ready_at_once() {
     let mut scene = Scene::new(&openai());
     scene.input(Input::Adopted);
-    assert!(scene.session.is_ready() && scene.session.owes_event().is_none() && scene.session.deadline().is_none());
+    assert!(scene.session.is_ready() && scene.session.owes_event().is_none() && scene.is_at_rest());
     let effects = scene.take();
     assert_eq!(effects.len(), 2);
     assert_eq!(wire(&effects[0]).unwrap()["type"], "session.update");
