@@ -1,10 +1,12 @@
-//! The real daemon between far ends that nobody here wrote: a browser, aiortc, the `webrtc` crate, OpenAI's packages.
+//! The real daemon between far ends that nobody here wrote: a browser, aiortc, the `webrtc` crate, baresip, OpenAI's packages.
 //! And its ears alone, in virtual time, before a judge that nobody here wrote (`concealment`).
 //!
 //! The outside programs are the scripts in `tests/interop`; `.ci/setup tests` installs what they need.
 
 #[path = "interop/aiortc.rs"]
 mod aiortc;
+#[path = "interop/baresip.rs"]
+mod baresip;
 #[path = "interop/browser.rs"]
 mod browser;
 #[path = "interop/concealment.rs"]

@@ -70,6 +70,18 @@ pub(crate) async fn microphone(python: &Path, folder: &Path) -> PathBuf {
     file
 }
 
+/// The same for a phone that begins to play when it is answered and hangs up at the end of the file.
+pub(crate) async fn whole_call(python: &Path, folder: &Path, words: &Words) -> PathBuf {
+    let file = folder.join("call.wav");
+    let mut command = outside::command(python);
+    command.arg("make_wav.py").arg(&file).args(CALLER).args(["--gap", PAUSE]);
+    let spoken: u64 = CALLER.iter().map(|name| words.line(name).millis()).sum();
+    let tail = words.seconds() - SPEAK_AFTER.as_secs_f64() - Duration::from_millis(spoken).as_secs_f64();
+    command.args(["--lead", &SPEAK_AFTER.as_secs_f64().to_string(), "--tail", &tail.to_string()]);
+    outside::run(&mut command, Duration::from_secs(60)).await;
+    file
+}
+
 /// Writes a recording, 16-bit mono.
 pub(crate) fn write_wav(path: &Path, rate: u32, samples: &[i16]) {
     let length = u32::try_from(samples.len() * 2).expect("a short recording");

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes one WAV (48 kHz mono) from lines of the committed speech, for scripts that need a file.
 
-    make_wav.py OUT.wav NAME [NAME …] [--gap 0.7]      NAME as in daemon/sim/assets/speech/lines.tsv
+    make_wav.py OUT.wav NAME [NAME …] [--gap 0.7] [--lead 0] [--tail 0]      NAME as in daemon/sim/assets/speech/lines.tsv
 """
 
 import argparse
@@ -21,10 +21,13 @@ def main():
     parser.add_argument("out")
     parser.add_argument("name", nargs="+")
     parser.add_argument("--gap", type=float, default=0.7, help="seconds of silence between two lines")
+    parser.add_argument("--lead", type=float, default=0, help="seconds of silence before the first")
+    parser.add_argument("--tail", type=float, default=0, help="seconds of silence after the last")
     task = parser.parse_args()
     gap = numpy.zeros(int(task.gap * RATE), numpy.int16)
     parts = [part for name in task.name for part in (read_mono(SPEECH / f"{name}.opus", RATE), gap)][:-1]
-    soundfile.write(task.out, numpy.concatenate(parts), RATE, subtype="PCM_16")
+    lead, tail = (numpy.zeros(int(seconds * RATE), numpy.int16) for seconds in (task.lead, task.tail))
+    soundfile.write(task.out, numpy.concatenate([lead, *parts, tail]), RATE, subtype="PCM_16")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 //! The daemon as it is installed, between the product's own emulated far ends, for callers from outside.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,6 +41,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Stage {
     pub(crate) emulators: Emulators,
     pub(crate) folder: TempDir,
+    /// Where the daemon listens, by the names that its log gives.
+    pub(crate) listeners: BTreeMap<String, SocketAddr>,
     child: Child,
     log: JoinHandle<Vec<String>>,
 }
@@ -74,11 +77,16 @@ pub(crate) async fn far_ends(settings: ServerSettings, target: oneshot::Receiver
 impl Stage {
     /// Starts everything in the network that this thread is in; media is bound to `media`. `name` names the log.
     pub(crate) async fn open(name: &str, script: Script, media: Ipv4Addr) -> Self {
+        Self::open_with(name, script, media, "").await
+    }
+
+    /// The same with more of a configuration at its end.
+    pub(crate) async fn open_with(name: &str, script: Script, media: Ipv4Addr, more: &str) -> Self {
         let (target, told) = oneshot::channel();
         let emulators = far_ends(model(script), told).await;
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("config.toml");
-        let text = configuration(&emulators, media, &folder.path().join("ledger.db"));
+        let text = configuration(&emulators, media, &folder.path().join("ledger.db")) + more;
         std::fs::write(&config, text).expect("the configuration can be written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_sauti"))
             .args(["run", "--config"])
@@ -100,12 +108,13 @@ impl Stage {
         let file = OpenOptions::new().create(true).append(true).open(path).expect("its log can be kept");
         let (ready_tx, ready) = oneshot::channel();
         let log = tokio::spawn(follow(stderr, ready_tx, file));
-        let Ok(Ok(public)) = tokio::time::timeout(READY_WITHIN, ready).await else {
+        let Ok(Ok(listeners)) = tokio::time::timeout(READY_WITHIN, ready).await else {
             child.start_kill().ok();
             panic!("the daemon did not start; it said:\n{}", log.await.unwrap_or_default().join("\n"));
         };
+        let public = listeners.get("public").expect("it listens for webhooks");
         target.send(format!("http://{public}/webhooks/whatsapp")).expect("the far ends wait for it");
-        Self { emulators, folder, child, log }
+        Self { emulators, folder, listeners, child, log }
     }
 
     /// Waits for the model's side of the calls, stops the daemon as systemd would, and reads its ledger.
@@ -178,20 +187,22 @@ path = "{ledger}"
 /// Keeps the daemon's log, and says where it listens once it serves.
 async fn follow(
     stderr: tokio::process::ChildStderr,
-    ready: oneshot::Sender<SocketAddr>,
+    ready: oneshot::Sender<BTreeMap<String, SocketAddr>>,
     mut file: std::fs::File,
 ) -> Vec<String> {
     let mut lines = BufReader::new(stderr).lines();
-    let (mut kept, mut public, mut ready) = (Vec::new(), None, Some(ready));
+    let (mut kept, mut listeners, mut ready) = (Vec::new(), BTreeMap::new(), Some(ready));
     while let Ok(Some(line)) = lines.next_line().await {
         let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        if entry["EVENT"] == "LISTENER_BOUND" && entry["STAGE"] == "public" {
-            public = entry["ADDRESS"].as_str().and_then(|address| address.parse().ok());
+        if entry["EVENT"] == "LISTENER_BOUND"
+            && let (Some(name), Some(address)) = (entry["STAGE"].as_str(), entry["ADDRESS"].as_str())
+        {
+            listeners.insert(name.to_owned(), address.parse().expect("an address"));
         }
         if entry["EVENT"] == "SERVICE_READY"
-            && let (Some(ready), Some(public)) = (ready.take(), public)
+            && let Some(ready) = ready.take()
         {
-            ready.send(public).ok();
+            ready.send(std::mem::take(&mut listeners)).ok();
         }
         writeln!(file, "{line}").expect("the log can be kept");
         kept.push(line);

@@ -1,0 +1,166 @@
+//! baresip, a SIP telephone from Debian, calls over a trunk: every codec, with and without SDES, over UDP, TCP and TLS.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sauti_core::media::frame::SAMPLE_RATE;
+
+use crate::ears::{self, Words};
+use crate::outside;
+use crate::stage::Stage;
+
+/// Who calls, and the service that is called.
+const CALLER: &str = "250780000001";
+const CALLED: &str = "100";
+/// Longest wait for a telephone that has said everything.
+const CALL_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a telephone is set up.
+struct Manner {
+    name: &'static str,
+    transport: &'static str,
+    /// As baresip names it.
+    codec: &'static str,
+    /// As `[[trunk]]` does.
+    ours: &'static str,
+    sdes: bool,
+}
+
+fn baresip() -> Option<PathBuf> {
+    let program = PathBuf::from("/usr/bin/baresip");
+    if program.exists() {
+        return Some(program);
+    }
+    outside::missing("a telephone's call", "/usr/bin/baresip is not there");
+    None
+}
+
+/// A certificate for this machine's own address and its key, PEM files in `folder`.
+fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]);
+    let made = made.expect("a certificate");
+    let (certificate, key) = (folder.join("sip.pem"), folder.join("sip.key"));
+    std::fs::write(&certificate, made.cert.pem()).expect("a file");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+    (certificate, key)
+}
+
+/// What the trunk is like, for the end of the daemon's configuration.
+fn trunk(manner: &Manner, files: &(PathBuf, PathBuf)) -> String {
+    let (certificate, key) = (files.0.display(), files.1.display());
+    let transport = if manner.transport == "tls" { "tls" } else { "tcp" };
+    let srtp = if manner.sdes { "sdes" } else { "off" };
+    format!(
+        r#"[sip]
+udp = "127.0.0.1:0"
+tcp = "127.0.0.1:0"
+tls = "127.0.0.1:0"
+certificate = "{certificate}"
+key = "{key}"
+[[trunk]]
+name = "phones"
+allow = ["127.0.0.0/8"]
+transport = "{transport}"
+codecs = ["{codec}"]
+srtp = "{srtp}"
+options_every = "0s"
+[[trunk.route]]
+called = "{CALLED}"
+"#,
+        codec = manner.ours,
+    )
+}
+
+/// Writes the telephone's own configuration: it plays `speech` and keeps what it hears in `folder`.
+fn set_up(folder: &Path, manner: &Manner, speech: &Path, authority: &Path) {
+    let mut config = String::new();
+    // Accounts name codecs and encryption, which must be there before them.
+    let modules = ["g711", "g722", "opus", "aufile", "aubridge", "sndfile", "srtp", "account", "contact", "menu"];
+    let lines = [
+        "module_path /usr/lib/baresip/modules".to_owned(),
+        "sip_listen 127.0.0.1:0".to_owned(),
+        format!("sip_cafile {}", authority.display()),
+        "call_local_timeout 30".to_owned(),
+        "call_max_calls 1".to_owned(),
+        format!("audio_source aufile,{}", speech.display()),
+        "audio_player aubridge,ear".to_owned(),
+        "audio_alert aubridge,bell".to_owned(),
+        "ausrc_srate 48000".to_owned(),
+        "ausrc_channels 1".to_owned(),
+        "ausrc_format s16".to_owned(),
+        "auplay_format s16".to_owned(),
+        "audio_buffer 20-160".to_owned(),
+        "jitter_buffer_delay 1-10".to_owned(),
+        "rtp_stats yes".to_owned(),
+        format!("snd_path {}", folder.display()),
+    ];
+    for line in lines.into_iter().chain(modules.map(|module| format!("module {module}.so"))) {
+        writeln!(config, "{line}").expect("a string can be written to");
+    }
+    let sdes = if manner.sdes { ";mediaenc=srtp-mand" } else { "" };
+    let account = format!(
+        "<sip:{CALLER}@127.0.0.1;transport={transport}>;regint=0;audio_codecs={codec}{sdes};ptime=20\n",
+        transport = manner.transport,
+        codec = manner.codec,
+    );
+    for (name, text) in [("config", config.as_str()), ("accounts", account.as_str()), ("contacts", "")] {
+        std::fs::write(folder.join(name), text).expect("the telephone can be set up");
+    }
+}
+
+/// The recording of what the telephone heard.
+fn heard(folder: &Path) -> PathBuf {
+    let files = std::fs::read_dir(folder).expect("its folder");
+    let mut dumps: Vec<_> = files.filter_map(|file| Some(file.ok()?.path())).collect();
+    dumps.retain(|path| path.to_string_lossy().ends_with("-dec.wav"));
+    assert_eq!(dumps.len(), 1, "one recording: {dumps:?}");
+    dumps.remove(0)
+}
+
+async fn calls(manner: Manner) {
+    let _alone = outside::alone();
+    let (Some(baresip), Some(python)) = (baresip(), outside::python("pystoi, soundfile")) else { return };
+    let words = Words::load();
+    let files = tempfile::tempdir().expect("a folder");
+    let pem = certificate(files.path());
+    let name = format!("baresip-{}", manner.name);
+    let stage = Stage::open_with(&name, words.script(), Ipv4Addr::LOCALHOST, &trunk(&manner, &pem)).await;
+    let speech = ears::whole_call(&python, stage.folder.path(), &words).await;
+    let home = tempfile::tempdir().expect("a folder");
+    set_up(home.path(), &manner, &speech, &pem.0);
+    let box_ = stage.listeners[&format!("sip.{}", manner.transport)];
+    let mut phone = outside::command(&baresip);
+    phone.arg("-f").arg(home.path());
+    phone.args(["-e", &format!("/dial sip:{CALLED}@{box_};transport={}", manner.transport)]);
+    phone.args(["-t", &format!("{:.0}", words.seconds() + 4.0)]);
+    let said = outside::run(&mut phone, CALL_WITHIN).await;
+    let left = stage.close().await;
+    let appended = left.one_good_call();
+    ears::write_wav(&left.path("model.wav"), SAMPLE_RATE, appended);
+    let row = &left.rows[0];
+    assert_eq!(row.door, "trunk", "{}", left.log.join("\n"));
+    assert!(!said.stdout.contains("failed"), "{}", said.stdout);
+    ears::both_understand(&python, &heard(home.path()), &left.path("model.wav")).await;
+}
+
+#[tokio::test]
+async fn a_telephone_with_a_law_over_udp_and_the_model_understand_each_other() {
+    calls(Manner { name: "pcma", transport: "udp", codec: "PCMA/8000/1", ours: "pcma", sdes: false }).await;
+}
+
+#[tokio::test]
+async fn a_telephone_with_g722_over_tcp_and_the_model_understand_each_other() {
+    calls(Manner { name: "g722", transport: "tcp", codec: "G722/16000/1", ours: "g722", sdes: false }).await;
+}
+
+#[tokio::test]
+async fn a_telephone_with_opus_and_sdes_over_tls_and_the_model_understand_each_other() {
+    calls(Manner { name: "opus", transport: "tls", codec: "opus/48000/2", ours: "opus", sdes: true }).await;
+}
+
+#[tokio::test]
+async fn a_telephone_with_mu_law_and_sdes_over_tls_and_the_model_understand_each_other() {
+    calls(Manner { name: "pcmu", transport: "tls", codec: "PCMU/8000/1", ours: "pcmu", sdes: true }).await;
+}
