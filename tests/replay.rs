@@ -36,6 +36,11 @@ fn the_corpus_of_session_descriptions_holds() {
 }
 
 #[test]
+fn the_corpus_of_descriptions_of_trunks_holds() {
+    replay("rtp_sdp", targets::rtp_sdp);
+}
+
+#[test]
 fn the_corpus_of_packets_holds() {
     replay("rtp_rtcp", targets::rtp_rtcp);
 }

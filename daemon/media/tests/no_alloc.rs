@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
-use sauti_core::media::frame::FRAME_SAMPLES;
+use sauti_core::media::codec::Codec;
+use sauti_core::media::frame::{AudioFormat, FRAME_SAMPLES};
 use sauti_core::media::level::{Tone, tone_level};
 use sauti_core::media::rtp::{HEADER_BYTES, RtpPacket};
 use sauti_media::opus::MAX_ENCODED_BYTES;
@@ -80,6 +81,63 @@ fn a_minute_of_a_leg_allocates_nothing() {
     assert!(loudest > -20.0, "{loudest}");
     let report = leg.report();
     assert!(report.jitter.lost > 0 && report.concealed > 0 && report.comfort > 0 && report.strangers > 0);
+}
+
+/// A trunk: jitter buffer, concealment and codec both ways, with losses, comfort noise, keys in and out, in each packet time.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of virtual time")]
+fn half_a_minute_of_a_trunk_allocates_nothing_in_any_codec() {
+    for (codec, packet_ms) in [(Codec::Pcma, 20), (Codec::Pcmu, 10), (Codec::Pcma, 60), (Codec::G722, 30)] {
+        for format in [codec.session_format(), AudioFormat::Pcm24] {
+            let start = Instant::now();
+            let settings = CallerAudioSettings {
+                codec,
+                payload_type: codec.payload_type(),
+                event_payload_type: Some(101),
+                format,
+                packet_ms,
+                ..CallerAudioSettings::default()
+            };
+            let (mut leg, mut far) = (CallerAudio::new(settings).unwrap(), CallerAudio::new(settings).unwrap());
+            let mut detector = VoiceDetector::at(format.sample_rate());
+            let (mut frame, mut speech, mut sent) = ([0; FRAME_SAMPLES], [0; FRAME_SAMPLES], 0_u32);
+            let mut tone = Tone::new(440.0, 0.3);
+            let counted = measure(|| {
+                for n in 0..1_500_u32 {
+                    let now = start + Duration::from_millis(u64::from(n) * 20);
+                    tone.fill(&mut speech[..format.frame_samples()]);
+                    if n % 300 == 100 {
+                        assert!(far.press('7'));
+                    }
+                    let mut bytes = [0; HEADER_BYTES + MAX_ENCODED_BYTES];
+                    let talking = (!far.is_dialling()).then_some(&speech);
+                    let mut next = far.speak(talking, &mut bytes[HEADER_BYTES..]);
+                    while let Some(out) = next {
+                        sent += 1;
+                        let comfort = sent % 200 > 190;
+                        let packet = RtpPacket {
+                            payload_type: if comfort { 13 } else { out.payload_type },
+                            marker: out.marker,
+                            sequence: out.sequence,
+                            timestamp: out.timestamp,
+                            ssrc: 7,
+                            payload: &bytes[HEADER_BYTES..HEADER_BYTES + if comfort { 1 } else { out.len }],
+                        };
+                        if !sent.is_multiple_of(23) {
+                            leg.receive(now, &packet);
+                        }
+                        next = far.more(&mut bytes[HEADER_BYTES..]);
+                    }
+                    leg.pull(now + Duration::from_millis(4), &mut frame);
+                    detector.hear(&frame[..format.frame_samples()]);
+                }
+            });
+            assert_eq!((counted.count_total, counted.bytes_total), (0, 0), "{codec} {packet_ms} {format:?}");
+            let report = leg.report();
+            assert_eq!(report.digits, 5, "{codec} {packet_ms}");
+            assert!(report.voice > 1_000 && report.concealed > 10 && report.jitter.lost > 10, "{report:?}");
+        }
+    }
 }
 
 #[test]

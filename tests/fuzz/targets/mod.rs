@@ -6,6 +6,7 @@
 mod leg_pair;
 mod model_events;
 mod rtp_rtcp;
+mod rtp_sdp;
 mod sdp;
 mod webhook;
 
@@ -14,6 +15,7 @@ use std::time::Instant;
 
 pub(crate) use model_events::model_events;
 pub(crate) use rtp_rtcp::rtp_rtcp;
+pub(crate) use rtp_sdp::rtp_sdp;
 pub(crate) use sdp::sdp;
 pub(crate) use webhook::webhook;
 

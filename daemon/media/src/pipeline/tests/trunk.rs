@@ -320,6 +320,18 @@ fn keys_go_out_between_speech_and_come_in_as_pressed() {
 }
 
 #[test]
+fn a_flash_is_no_key_and_events_nobody_agreed_on_are_dropped() {
+    let mut trunk = Trunk::new(Codec::Pcma, AudioFormat::Pcma);
+    assert_eq!(trunk.receive(101, 1, 160, &[16, 10, 0, 160]), Received::Event);
+    assert_eq!(trunk.receive(101, 2, 320, &[255, 10, 0, 160]), Received::Event);
+    assert_eq!(trunk.receive(96, 3, 480, &[5, 10, 0, 160]), Received::OtherPayload);
+    assert_eq!(trunk.receive(101, 4, 640, &[5, 10]), Received::Undecodable);
+    assert_eq!(trunk.receive(101, 5, 800, &[5, 10, 0, 160]), Received::Digit('5'));
+    let report = trunk.audio.report();
+    assert_eq!((report.digits, report.other_payloads, report.undecodable, report.jitter.lost), (1, 1, 1, 0));
+}
+
+#[test]
 fn without_telephone_events_no_key_goes_out() {
     let mut trunk =
         Trunk::with(CallerAudioSettings { event_payload_type: None, ..settings(Codec::Pcma, AudioFormat::Pcma) });
