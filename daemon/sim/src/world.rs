@@ -7,6 +7,7 @@
 //! every step; what breaks one is a [`World::breaches`]. Driven by `tests/scenarios`, from scenario files and from seeds.
 
 mod caller;
+mod codec;
 mod lane;
 mod model;
 mod scenario;
@@ -14,6 +15,7 @@ mod task;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -32,6 +34,8 @@ use sauti_core::pii::Pii;
 
 use self::caller::{Caller, Heard};
 pub use self::caller::{Hears, Step};
+use self::codec::Codec;
+pub use self::codec::{AudioSettings, Recordings};
 pub use self::lane::numbered;
 use self::lane::{Lane, Tag};
 use self::model::ModelEnd;
@@ -83,6 +87,8 @@ pub struct WorldSettings {
     pub script: Vec<Step>,
     /// The drain time of the box is over.
     pub drain_at: Option<Duration>,
+    /// Real speech through the real codec both ways, instead of tags alone.
+    pub audio: Option<AudioSettings>,
     /// Decides what chance decides.
     pub seed: u64,
 }
@@ -108,6 +114,7 @@ impl Default for WorldSettings {
             leg_up_after: Some(Duration::from_millis(150)),
             script: vec![Step::Listen, Step::Say(Duration::from_millis(1_500)), Step::Listen, Step::HangUp],
             drain_at: None,
+            audio: None,
             seed: 1,
         }
     }
@@ -167,7 +174,8 @@ pub struct World {
     news: Vec<session::Effect>,
     owed: Option<Instant>,
     audible: bool,
-    held: VecDeque<bool>,
+    /// Appends that wait for a session.
+    held: VecDeque<Arc<str>>,
     clip: bool,
     preroll: Preroll,
     openings: u32,
@@ -181,9 +189,11 @@ pub struct World {
     line: String,
     // Everybody else.
     lane: Option<Lane>,
+    codec: Option<Box<Codec>>,
     model: ModelEnd,
     up: Path<Tag>,
-    down: Path<Heard>,
+    /// With the number that stands for the packet.
+    down: Path<(u64, Heard)>,
     caller: Caller,
     graph: Vec<GraphAnswer>,
     watch: Watch,
@@ -246,6 +256,7 @@ impl World {
             frame: Box::new(Frame::SILENCE),
             line: String::new(),
             lane: None,
+            codec: settings.audio.clone().map(Codec::new).transpose()?.map(Box::new),
             model: ModelEnd::new(&settings.model, settings.seed, start),
             up: Path::new(&settings.up, settings.seed, start),
             down: Path::new(&settings.down, !settings.seed, start),
@@ -304,6 +315,20 @@ impl World {
     #[must_use]
     pub fn breaches(&self) -> &[String] {
         &self.watch.breaches
+    }
+
+    /// What was said and heard, where [`WorldSettings::audio`] was given; whole once the call is over.
+    pub fn recordings(&mut self) -> Option<Recordings> {
+        let mut recordings = self.codec.as_mut()?.recordings();
+        for record in &self.model.records {
+            recordings.reached_model.extend_from_slice(&record.appended);
+            for item in record.spoken.iter().filter(|item| !item.deleted) {
+                let cut = item.truncated_at_ms.and_then(|ms| usize::try_from(ms * 24).ok()).unwrap_or(usize::MAX);
+                let end = item.samples.len().min(item.samples_sent).min(cut);
+                recordings.model_said.push(item.samples[..end].to_vec());
+            }
+        }
+        Some(recordings)
     }
 
     /// The longest silence in which the caller waited for something to be said.
@@ -380,9 +405,15 @@ impl World {
         while let Some(tag) = self.up.receive(at) {
             if let Some(lane) = &mut self.lane {
                 lane.receive(at, tag);
+                if let Some(codec) = &mut self.codec {
+                    codec.receive(at, tag);
+                }
             }
         }
-        while let Some(heard) = self.down.receive(at) {
+        while let Some((number, heard)) = self.down.receive(at) {
+            if let Some(codec) = &mut self.codec {
+                codec.arrived(at, number);
+            }
             self.caller_hears(heard);
         }
         if self.next_tick <= at {
@@ -427,6 +458,10 @@ impl World {
         while self.caller.deadline().is_some_and(|due| due <= now) {
             let was_over = self.caller.is_over();
             if let Some(tag) = self.caller.frame(now) {
+                if let Some(codec) = &mut self.codec {
+                    codec.speak(tag);
+                    codec.listen(now);
+                }
                 self.up.send(now, tag);
             }
             if self.caller.is_over() && !was_over && self.ending.is_none() {

@@ -96,6 +96,8 @@ pub(super) struct Lane {
     floor: Option<Floor>,
     /// The call task says that it was no interruption.
     pub(super) resume: bool,
+    /// The frame that this tick played.
+    pub(super) played: Option<Frame>,
 }
 
 impl Lane {
@@ -114,6 +116,7 @@ impl Lane {
             up_dropped: 0,
             floor: floor.map(Floor::new),
             resume: false,
+            played: None,
         }
     }
 
@@ -155,6 +158,7 @@ impl Lane {
         } else {
             self.up_dropped += 1;
         }
+        self.played = None;
         if !self.open {
             return None;
         }
@@ -165,7 +169,9 @@ impl Lane {
             if frame.epoch == self.epoch {
                 let (epoch, frames) = self.consumed;
                 self.consumed = (frame.epoch, if epoch == frame.epoch { frames + 1 } else { 1 });
-                return Some((Heard { sound: sound(&frame), place: place(&frame) }, Some(frame.epoch)));
+                let heard = Heard { sound: sound(&frame), place: place(&frame) };
+                self.played = Some(frame);
+                return Some((heard, Some(frame.epoch)));
             }
         }
         Some((Heard::NOTHING, None))

@@ -118,10 +118,12 @@ impl World {
         let Some(lane) = &mut self.lane else { return };
         let out = lane.tick(now);
         let (packets, epoch) = (lane.packets, lane.epoch);
+        let played = lane.played.as_ref().map(|frame| &frame.samples);
+        let number = self.codec.as_mut().map_or(0, |codec| codec.tick(now, played, lane.open));
         if let Some((heard, of)) = out {
             self.watch.frame_out(of, epoch, self.playout.epoch());
             let cut_off = self.down.counts().cut_off;
-            self.down.send(now, heard);
+            self.down.send(now, (number, heard));
             if heard.sound.is_some() && self.down.counts().cut_off > cut_off {
                 self.watch.swallowed(now);
             }
@@ -146,20 +148,26 @@ impl World {
         self.top_up();
         let Some(lane) = self.lane.as_mut() else { return };
         let linked = self.session.is_ready() && self.link.is_some();
-        let append = |voiced: bool| Arc::clone(&APPENDS[usize::from(voiced)]);
         if linked {
-            for voiced in self.held.drain(..) {
-                self.model.send(self.now.mono, append(voiced));
+            for append in self.held.drain(..) {
+                self.model.send(self.now.mono, append);
             }
         }
         while let Some(voiced) = lane.up.pop_front() {
+            let append = match &mut self.codec {
+                None => Arc::clone(&APPENDS[usize::from(voiced)]),
+                Some(codec) => {
+                    write_append(&mut self.line, &codec.take_heard());
+                    Arc::from(self.line.as_str())
+                }
+            };
             if linked {
-                self.model.send(self.now.mono, append(voiced));
+                self.model.send(self.now.mono, append);
             } else if lane.open {
                 if self.held.len() >= HELD {
                     self.held.pop_front();
                 }
-                self.held.push_back(voiced);
+                self.held.push_back(append);
             }
         }
     }

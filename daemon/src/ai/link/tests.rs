@@ -110,18 +110,20 @@ async fn a_far_end_that_is_asked_for_a_sign_of_life_gives_one_and_a_heartbeat_te
     let every = Heartbeat { every: Duration::from_millis(20), within: Duration::from_secs(10) };
     let (mut link, mut server) = pair_with(every).await;
     let serve = async {
-        // Reading answers the pings; the text comes after a heartbeat and after the question.
-        let mut pings = Vec::new();
-        while pings.len() < 2 {
-            if let Some(Ok(Message::Ping(asked))) = read(&mut server).await {
-                pings.push(asked);
+        // Reading answers the pings; the text comes after the answer to the question.
+        let mut heartbeats = 0;
+        loop {
+            match read(&mut server).await {
+                Some(Ok(Message::Ping(asked))) if asked.is_empty() => heartbeats += 1,
+                Some(Ok(Message::Ping(_))) => break,
+                other => panic!("{other:?}"),
             }
         }
         write(&mut server, Message::text("{}")).await;
-        pings
+        heartbeats
     };
     let ask = async {
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        sleep(Duration::from_millis(60)).await;
     };
     let talk = async {
         tokio::select! {
@@ -131,9 +133,9 @@ async fn a_far_end_that_is_asked_for_a_sign_of_life_gives_one_and_a_heartbeat_te
         link.ask_alive();
         [next(&mut link).await, next(&mut link).await]
     };
-    let (events, pings) = tokio::join!(talk, serve);
+    let (events, heartbeats) = tokio::join!(talk, serve);
     assert_eq!(events, [LinkEvent::Alive, LinkEvent::Text("{}".into())]);
-    assert_eq!(pings.iter().filter(|asked| asked.is_empty()).count(), 1, "one of them was the heartbeat");
+    assert!(heartbeats > 0, "there was a heartbeat to be told from");
 }
 
 #[tokio::test]
