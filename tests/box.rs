@@ -20,5 +20,7 @@ mod refusals;
 mod sessions;
 #[path = "box/summaries.rs"]
 mod summaries;
+#[path = "box/trunk.rs"]
+mod trunk;
 #[path = "box/world.rs"]
 mod world;

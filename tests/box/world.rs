@@ -70,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) model: Arc<Choose>,
     /// How webhooks arrive.
     pub(crate) habits: Habits,
+    /// More of a configuration, at its end.
+    pub(crate) more: &'static str,
 }
 
 impl Options {
@@ -82,6 +84,7 @@ impl Options {
             openai: |url| format!("url = \"{url}\"\n"),
             model: Arc::new(|facts| model(Script::tones(3, Duration::from_secs(2)), facts)),
             habits: Habits::prompt(),
+            more: "",
         }
     }
 }
@@ -127,7 +130,7 @@ impl Daemon {
         daemon
     }
 
-    fn bound(&self, which: &str) -> SocketAddr {
+    pub(crate) fn bound(&self, which: &str) -> SocketAddr {
         let bound = self.entries("LISTENER_BOUND");
         let entry = bound.iter().find(|entry| entry["STAGE"] == which).expect("every listener is logged");
         entry["ADDRESS"].as_str().and_then(|text| text.parse().ok()).expect("an address")
@@ -363,7 +366,12 @@ impl World {
 
     /// Waits until every table is empty again.
     pub(crate) async fn until_tables_are_empty(&self) {
-        let deadline = Instant::now() + SOON;
+        self.until_tables_are_empty_within(SOON).await;
+    }
+
+    /// The same with another patience.
+    pub(crate) async fn until_tables_are_empty_within(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         loop {
             let tables = self.tables().await;
             if tables.values().all(|size| *size == 0.0) {
@@ -467,7 +475,8 @@ graph_url = "http://{graph}"
 {openai}
 [ledger]
 path = "{ledger}"
-"#,
+{more}"#,
+        more = options.more,
         languages = options.languages,
         media = options.media,
         limits = options.limits,

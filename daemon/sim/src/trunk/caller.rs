@@ -217,6 +217,18 @@ impl TrunkCall {
         }
     }
 
+    /// Writes a request as somebody would who knows the call's id and not its tags (peers §3, bug 74).
+    pub fn forge(&self, method: &str, wire: &mut Vec<u8>) {
+        let Some(remote) = &self.remote else { return };
+        let mut forged = self.request(method, &remote.target, "z9hG4bKforged", &remote.to, 9);
+        for (name, value) in &mut forged.headers {
+            if name == "From" || name == "To" {
+                *value = format!("<{}>;tag=forged", uri_of(value));
+            }
+        }
+        *wire = forged.to_wire();
+    }
+
     /// The next message to send.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         self.out.pop_front()
@@ -233,10 +245,10 @@ impl TrunkCall {
         self.repeated.as_ref().map(|repeated| repeated.next.min(repeated.until))
     }
 
-    /// True when nothing more is to come.
+    /// True when nothing more is to come, to be told or to be sent.
     #[must_use]
-    pub const fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+    pub fn is_over(&self) -> bool {
+        self.state == State::Over && self.events.is_empty() && self.out.is_empty()
     }
 
     /// Repeats what was not answered, or gives it up.
@@ -278,7 +290,7 @@ impl TrunkCall {
         if method == "INVITE" && number == 1 {
             self.judge(status, message);
             self.of_invite(now, status, message);
-        } else if status >= 200 && method == "BYE" {
+        } else if status >= 200 && method == "BYE" && number == self.number {
             self.finish(CallEvent::Over);
         } else if status >= 200 && method == "CANCEL" {
             // What the INVITE came to follows.
