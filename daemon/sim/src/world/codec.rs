@@ -126,12 +126,13 @@ impl Codec {
         }
         let mut packet = [0; MAX_ENCODED_BYTES];
         let Ok(length) = self.mouth.encode(&frame, &mut packet) else { return };
-        let payload_types = CallerAudioSettings::default();
-        let mut bundle = vec![self.sent(payload_types.opus_payload_type, tag.timestamp, packet[..length].to_vec())];
+        let types = CallerAudioSettings::default();
+        let mut bundle = vec![self.sent(types.payload_type, tag.timestamp, packet[..length].to_vec())];
         for key in 0..self.settings.keys {
+            let Some(event_type) = types.event_payload_type else { break };
             let event = [u8::try_from(key % 16).unwrap_or(0), 0x8a, 0x03, 0x20];
             let timestamp = tag.timestamp.wrapping_add(u32::from(key) + 1);
-            bundle.push(self.sent(payload_types.event_payload_type, timestamp, event.to_vec()));
+            bundle.push(self.sent(event_type, timestamp, event.to_vec()));
         }
         self.up.insert(tag.sequence, bundle);
         // Sequence numbers wrap: the oldest is the one that was put in so long ago.
@@ -162,7 +163,7 @@ impl Codec {
         self.leg.set_sending(open);
         if let Some(out) = self.leg.speak(frame, &mut packet) {
             let sent = Sent {
-                payload_type: CallerAudioSettings::default().opus_payload_type,
+                payload_type: CallerAudioSettings::default().payload_type,
                 marker: out.marker,
                 sequence: out.sequence,
                 timestamp: out.timestamp,
