@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// What a trunk of a mobile operator offers, by and large.
-const CARRIER: &str = "v=0\r\no=HuaweiSBC 1073741824 1073741825 IN IP4 203.0.113.20\r\ns=SBC call\r\n\
+const CARRIER: &str = "v=0\r\no=sbc 1073741824 1073741825 IN IP4 203.0.113.20\r\ns=call\r\n\
     c=IN IP4 203.0.113.20\r\nt=0 0\r\nm=audio 27942 RTP/AVP 8 0 18 101 13\r\na=rtpmap:8 PCMA/8000\r\n\
     a=rtpmap:0 PCMU/8000\r\na=rtpmap:18 G729/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\n\
     a=ptime:20\r\na=maxptime:40\r\na=sendrecv\r\n";
