@@ -247,7 +247,7 @@ impl RtpLeg {
             return;
         }
         let Some(packet) = self.stream.open(now, packet) else { return };
-        if !(if secure { self.is_allowed(now, from) } else { self.is_far_end(now, from, &packet) }) {
+        if !(if secure { self.is_allowed(now, from) } else { self.is_far_end(from, &packet) }) {
             self.stream.counters.strangers += 1;
             return;
         }
@@ -273,13 +273,13 @@ impl RtpLeg {
     }
 
     /// True where the packet is the far end's; else it may be the first of two that are.
-    fn is_far_end(&mut self, now: Instant, from: SocketAddr, packet: &RtpIn) -> bool {
+    fn is_far_end(&mut self, from: SocketAddr, packet: &RtpIn) -> bool {
         if self.signalled() == Some(from) {
             return true;
         }
         match self.latched {
             Some(latched) if latched.from == from => return true,
-            Some(latched) if now.saturating_duration_since(latched.heard) < SILENT => return false,
+            // It has been silent, or the packet would not have been read.
             Some(latched) if packet.ssrc != latched.ssrc => return false,
             Some(_) | None => {}
         }

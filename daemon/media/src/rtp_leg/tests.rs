@@ -130,12 +130,13 @@ fn a_stranger_is_neither_heard_nor_sent_anything_while_the_call_lives() {
     line.hears(NATTED, 7, 2);
     for n in 3..2_000_u16 {
         assert!(!line.hears(STRANGER, 66, n));
-        // Not with the call's own source either.
+        // Not with the call's own source either, and not with two in a row of it.
         assert!(!line.hears(STRANGER, 7, n));
+        assert!(!line.hears(STRANGER, 7, n + 1));
         assert!(line.hears(NATTED, 7, n));
         assert_eq!(line.sends_to(), addr(NATTED));
     }
-    assert_eq!(line.strangers(), 1 + 2 * 1_997);
+    assert_eq!(line.strangers(), 1 + 3 * 1_997);
     assert_eq!(line.leg.counters().rtp_in, 1_998);
 }
 
