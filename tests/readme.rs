@@ -12,7 +12,8 @@ const PAPERS: [&str; 6] =
     ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "daemon/ARCHITECTURE.md", "daemon/RUNBOOK.md", "tests/README.md"];
 
 /// Items of the table of field bugs.
-const FIELD_BUGS: [std::ops::RangeInclusive<u32>; 5] = [1..=1, 3..=9, 11..=30, 44..=44, 50..=66];
+const FIELD_BUGS: [std::ops::RangeInclusive<u32>; 9] =
+    [1..=1, 3..=9, 11..=30, 40..=40, 44..=45, 47..=48, 50..=66, 73..=74, 78..=78];
 /// Those that may still have a dash; it only ever shrinks.
 const OPEN_FIELD_BUGS: &[u32] = &[16, 29, 44, 50, 52, 56];
 
@@ -143,7 +144,8 @@ fn the_readme_names_every_metric_event_and_outcome() {
     let metrics = read("daemon/src/obs/metrics.rs");
     let mut names = quoted_after(&metrics, "registry.register(");
     names.extend(quoted_after(&metrics, "registry.register_with_unit("));
-    let (_, tables) = metrics.split_once("] = [\"calls\"").expect("the list of tables");
+    let (_, tables) =
+        metrics.split_once("pub const TABLES").and_then(|(_, rest)| rest.split_once("= [")).expect("a list");
     let (tables, _) = tables.split_once(']').expect("its end");
     names.extend(tables.split('"').skip(1).step_by(2).map(|name| format!("table_{name}")));
     assert!(names.len() > 20, "{names:?}");

@@ -49,3 +49,8 @@ fn the_corpus_of_packets_holds() {
 fn the_corpus_of_model_messages_holds() {
     replay("model_events", targets::model_events);
 }
+
+#[test]
+fn the_corpus_of_sip_messages_holds() {
+    replay("sip", targets::sip);
+}

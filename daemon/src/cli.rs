@@ -56,6 +56,10 @@ pub enum Command {
     SimulateFarEnds,
     /// Report everything that is wrong with the configuration, or print the effective one, secrets redacted.
     Check(CheckArgs),
+    /// SIP trunks: what is configured, how it stands, what is wrong.
+    Trunk(TrunkArgs),
+    /// Which trunk and route an INVITE takes, and why it is refused.
+    Route(RouteArgs),
     /// Read the ledger: who called, how it ended, what it cost; also while the daemon runs.
     Calls(CallsArgs),
 }
@@ -143,6 +147,54 @@ fn percent(text: &str) -> Result<Percent, String> {
     Percent::new(figure)
 }
 
+/// Arguments of `sauti trunk`.
+#[derive(Debug, Clone, Args)]
+pub struct TrunkArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Print JSON instead of text, one object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do; the list by default.
+    #[command(subcommand)]
+    pub what: Option<TrunkCommand>,
+}
+
+/// What to know of trunks.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TrunkCommand {
+    /// The trunks of the configuration with their routes.
+    List,
+    /// Ask the running daemon how each stands; exit 1 when one does not.
+    Status,
+    /// Ask a trunk itself: its address, OPTIONS, user and password. Nothing is changed there.
+    Test {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Arguments of `sauti route`.
+#[derive(Debug, Clone, Args)]
+pub struct RouteArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// A file with the INVITE, as a trace or a capture shows it.
+    #[arg(value_name = "INVITE_FILE")]
+    pub file: PathBuf,
+    /// Where it came from; what its Via says if left out.
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Option<std::net::IpAddr>,
+    /// How it came; what its Via says if left out.
+    #[arg(long, value_name = "TRANSPORT", value_parser = ["udp", "tcp", "tls"])]
+    pub transport: Option<String>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `sauti calls`.
 #[derive(Debug, Clone, Args)]
 pub struct CallsArgs {
@@ -195,6 +247,8 @@ mod tests {
         Check(CheckArgs),
         Simulate(SimulateArgs),
         Calls(CallsArgs),
+        Trunk(TrunkArgs),
+        Route(RouteArgs),
     }
 
     #[test]
@@ -224,6 +278,10 @@ mod tests {
         assert!(calls.json && matches!(calls.what, Some(CallsCommand::List { follow: true, last: 50 })));
         let Ok(Every::Calls(calls)) = parse("sauti calls show 17 --config a.toml") else { panic!() };
         assert_eq!(calls.config.config.to_str(), Some("a.toml"));
+        let Ok(Every::Trunk(trunk)) = parse("sauti trunk test mtn-rw --json") else { panic!() };
+        assert!(trunk.json && matches!(trunk.what, Some(TrunkCommand::Test { name }) if name == "mtn-rw"));
+        let Ok(Every::Route(route)) = parse("sauti route invite.txt --source 192.0.2.1") else { panic!() };
+        assert_eq!(route.source.map(|source| source.to_string()).as_deref(), Some("192.0.2.1"));
         for wrong in [
             "sauti run --wibble",
             "sauti simulate --calls 0",
@@ -232,6 +290,9 @@ mod tests {
             "sauti simulate --scenario a.toml --calls 2",
             "sauti simulate --judge dice",
             "sauti calls show",
+            "sauti trunk test",
+            "sauti route",
+            "sauti route a --transport sctp",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

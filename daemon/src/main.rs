@@ -15,6 +15,8 @@ fn main() -> ExitCode {
         Command::Simulate(args) => sauti::simulate::command(&args).into(),
         Command::SimulateFarEnds => sauti::simulate::far_ends_command().into(),
         Command::Check(args) => sauti::check::command(&args).into(),
+        Command::Trunk(args) => sauti::sip::tools::trunk(&args).into(),
+        Command::Route(args) => sauti::sip::tools::route(&args).into(),
         Command::Calls(args) => sauti::calls::command(&args).into(),
     }
 }

@@ -117,12 +117,13 @@ pub fn public_routes(vitals: Arc<Vitals>) -> Router {
     Router::new().route("/health", get(health)).with_state(vitals)
 }
 
-/// `/metrics`, `/ready` and `/health` of the admin listener; with a token, only for who bears it (contract §4).
+/// `/metrics`, `/ready`, `/health` and `/api/trunks` of the admin listener; with a token, only for who bears it (contract §4).
 pub fn admin_routes(vitals: Arc<Vitals>, token: Option<&SecretString>) -> Router {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/ready", get(ready))
         .route("/health", get(health))
+        .route("/api/trunks", get(trunks))
         .with_state(vitals);
     behind_token(with_fallbacks(routes), token)
 }
@@ -169,6 +170,11 @@ async fn ready(State(vitals): State<Arc<Vitals>>) -> Response {
     } else {
         refusal(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the daemon is starting, stopping or unhealthy")
     }
+}
+
+async fn trunks(State(vitals): State<Arc<Vitals>>) -> Response {
+    let statuses = vitals.sip.as_ref().map_or_else(Vec::new, Sip::statuses);
+    ([(header::CONTENT_TYPE, "application/json")], json!(statuses).to_string()).into_response()
 }
 
 async fn metrics(State(vitals): State<Arc<Vitals>>) -> Response {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rsipstack::dialog::DialogId;
 use rsipstack::dialog::dialog::{
-    Dialog as Kept, DialogState, DialogStateReceiver, ReferStatus, TerminatedReason, TransactionHandle,
+    Dialog as Kept, DialogState, DialogStateReceiver, TerminatedReason, TransactionHandle,
 };
 use rsipstack::dialog::dialog_layer::DialogLayer;
 use rsipstack::dialog::invite_dialog::InviteDialog;
@@ -52,6 +52,10 @@ impl Attended {
                     None => break,
                 },
                 () = self.line.bell.notified() => {}
+                () = self.line.lost.notified() => {
+                    tell(&events, DialogEvent::Broken(Broken::Silent)).await;
+                    break;
+                }
                 () = at(due), if stands => self.timer_due(&events).await,
             }
         }
@@ -134,14 +138,13 @@ impl Attended {
     }
 
     async fn notified(&self, request: &Request, handle: &TransactionHandle, events: &mpsc::Sender<DialogEvent>) {
-        let status = ReferStatus::parse(request).filter(|_| self.line.refers.load(Ordering::Relaxed));
-        let Some(status) = status else {
+        let status = read::refer_status(request).filter(|_| self.line.refers.load(Ordering::Relaxed));
+        let Some((code, terminated)) = status else {
             respond(handle, 481, Vec::new(), None).await;
             return;
         };
         respond(handle, 200, Vec::new(), None).await;
-        let code = status.status_code.code();
-        let is_final = status.is_terminated || code >= 200;
+        let is_final = terminated || code >= 200;
         tell(events, DialogEvent::Referred { code, is_final }).await;
     }
 

@@ -48,7 +48,7 @@ pub(super) fn judge(
     let digits = called.strip_prefix('+').unwrap_or(called);
     let matches = credentials.username == digits
         && credentials.realm == REALM
-        && credentials.uri.user().is_some_and(|user| user.trim_start_matches('+').starts_with(digits))
+        && read::user_of(&credentials.uri).is_some_and(|user| user.trim_start_matches('+') == digits)
         && verify_digest(&credentials, password.expose_secret(), request.method(), &text);
     if matches { Proof::Good } else { Proof::Bad }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use rsipstack::sip::prelude::HeadersExt;
-use rsipstack::sip::{Header, HostWithPort, Method, SipMessage};
+use rsipstack::sip::{HostWithPort, Method, SipMessage, Version};
 use rsipstack::transaction::endpoint::{MessageInspector, TransportEventInspector};
 use rsipstack::transport::{SipAddr, TransportEvent};
 use sauti_core::config::Transport;
@@ -63,6 +63,8 @@ pub(super) struct Desk {
     guard: Mutex<Guard>,
     calls: Mutex<BTreeMap<String, Live>>,
     pub(super) draining: AtomicBool,
+    /// False until the listeners are bound: nobody is looked at before.
+    pub(super) open: AtomicBool,
     pub(super) listeners: Listeners,
     /// The address that each peer sees, where one is configured.
     advertise: Vec<Option<IpAddr>>,
@@ -76,7 +78,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The time, where the shell must know it.
-#[expect(clippy::disallowed_methods, reason = "the shell reads the clock and hands it in")]
 pub(super) fn now() -> Instant {
     Instant::now()
 }
@@ -94,6 +95,7 @@ impl Desk {
             guard: Mutex::new(Guard::default()),
             calls: Mutex::new(BTreeMap::new()),
             draining: AtomicBool::new(false),
+            open: AtomicBool::new(false),
             listeners,
             advertise,
             metrics,
@@ -116,6 +118,9 @@ impl Desk {
 
     /// Whether a datagram or a connection from here is looked at; asked by the library before it parses a byte.
     pub(super) fn lets_in(&self, source: IpAddr) -> bool {
+        if !self.open.load(Ordering::Acquire) {
+            return false;
+        }
         let known = self.with_peers(|peers| peers.know(source));
         if !known {
             self.metrics.sip_refused(Refused::UnknownSource);
@@ -179,10 +184,14 @@ impl Desk {
             // answers find their transaction by a branch that only its peer has seen; a stranger's never gets here
             return Ok(());
         };
-        let user = request.uri().user().map(str::to_owned);
+        let user = read::user_of(request.uri());
         match self.with_peers(|peers| peers.peer_of(source, transport, user.as_deref())) {
             Err(why) if why.code().is_none() => return Err(why),
             Ok(_) | Err(_) => {}
+        }
+        // an answer would bear the version of the request, which is not ours (RFC 4475 §3.1.2.16)
+        if *request.version() != Version::V2 {
+            return Err(Refused::Malformed);
         }
         if self.guard(|guard| guard.is_barred(now(), source)) {
             return Err(Refused::Barred);
@@ -233,20 +242,12 @@ impl TransportEventInspector for Door {
 pub(super) struct Counter(pub(super) Arc<Desk>);
 
 impl MessageInspector for Counter {
-    /// Writes the address that the peer sees into the topmost Via of a request (RFC 3261 §18.1.1), and `Retry-After`
-    /// into a refusal that has one.
+    /// Writes the address that the peer sees into the topmost Via of a request (RFC 3261 §18.1.1).
     fn before_send(&self, mut message: SipMessage, destination: Option<&SipAddr>) -> SipMessage {
-        if let SipMessage::Response(response) = &mut message
-            && response.status_code.code() >= 300
-            && let Ok(call_id) = response.call_id_header().map(|call_id| call_id.value().to_owned())
-            && let Some(live) = self.0.live(&call_id)
-        {
-            let seconds = live.line.retry_after.load(Ordering::Relaxed);
-            if seconds > 0 {
-                response.headers.unique_push(Header::RetryAfter(seconds.to_string().into()));
-            }
-        }
         self.0.trace(&message, Way::Out);
+        if let SipMessage::Request(request) = &mut message {
+            wire::mend_credentials(request);
+        }
         let Some(far) = destination.and_then(|far| read::address(&far.addr.host)) else { return message };
         if let SipMessage::Request(request) = &mut message
             && let Some(own) = self.0.advertised(self.0.peer_at(far), far)
@@ -264,7 +265,10 @@ impl MessageInspector for Counter {
         message
     }
 
-    fn after_received(&self, message: SipMessage, _: Option<&SipAddr>) -> SipMessage {
+    fn after_received(&self, mut message: SipMessage, _: Option<&SipAddr>) -> SipMessage {
+        if let SipMessage::Response(response) = &mut message {
+            wire::mend_challenges(response);
+        }
         message
     }
 }

@@ -3,14 +3,17 @@
 //! The library owns the state machine of RFC 3261; `attend` turns its states into events, runs the session timer and
 //! takes the dialog out of every table when it is over. It decides nothing about the call.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rsipstack::dialog::dialog::TransactionHandle;
 use rsipstack::dialog::invite_dialog::InviteDialog;
+use rsipstack::sip::prelude::HeadersExt;
 use rsipstack::sip::{Header, Response, StatusCode, StatusCodeKind};
+use rsipstack::transaction::endpoint::EndpointInnerRef;
 use rsipstack::transaction::key::TransactionRole;
+use rsipstack::transaction::transaction::{TransactionEvent, TransactionEventSender};
 use sauti_core::call::outcome::Fault;
 use sauti_core::pii::Pii;
 use sauti_core::sip::timer::{self, Agreed, Asked, SessionExpires, SessionTimer};
@@ -213,32 +216,40 @@ fn with_sdp() -> Vec<Header> {
 }
 
 /// What the handle, the replies and `attend` share of one dialog.
-#[derive(Debug)]
 pub(super) struct Line {
     timer: Mutex<Option<SessionTimer>>,
     /// Rung when the timer was set or moved.
     pub(super) bell: Notify,
     /// Rung when a PRACK came.
     pub(super) pracked: Notify,
+    /// Rung when the library gave the INVITE up without ending the dialog, as with a challenge that it cannot read.
+    pub(super) lost: Notify,
     pub(super) is_whatsapp: bool,
     /// Set by a REFER of ours: only then are NOTIFYs awaited.
     pub(super) refers: AtomicBool,
     /// Whether we ended it ourselves, so that its end is no news.
     pub(super) ours: AtomicBool,
-    /// `Retry-After` of our refusal, s; 0 = none.
-    pub(super) retry_after: AtomicU32,
+    /// The INVITE that we answer: where a response of ours goes, and who makes it.
+    transaction: Option<(TransactionEventSender, EndpointInnerRef)>,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("is_whatsapp", &self.is_whatsapp).finish_non_exhaustive()
+    }
 }
 
 impl Line {
-    pub(super) fn new(is_whatsapp: bool) -> Self {
+    pub(super) fn new(is_whatsapp: bool, transaction: Option<(TransactionEventSender, EndpointInnerRef)>) -> Self {
         Self {
             timer: Mutex::new(None),
             bell: Notify::new(),
             pracked: Notify::new(),
+            lost: Notify::new(),
             is_whatsapp,
             refers: AtomicBool::new(false),
             ours: AtomicBool::new(false),
-            retry_after: AtomicU32::new(0),
+            transaction,
         }
     }
 
@@ -327,9 +338,15 @@ pub(super) fn reject(dialog: &InviteDialog, line: &Line, refuse: Refuse) -> Resu
     if !state.can_cancel() {
         return Err(DialogError::Gone);
     }
-    // the library's refusal carries no header of ours: the inspector adds it to the response on its way out
-    let seconds = refuse.retry_after.map_or(0, |after| u32::try_from(after.as_secs()).unwrap_or(u32::MAX));
-    line.retry_after.store(seconds, Ordering::Relaxed);
+    if let (Some(after), Some((sender, endpoint))) = (refuse.retry_after, &line.transaction) {
+        // the library's refusal carries no header of ours, so ours goes out first, and its own finds nothing to do
+        let request = dialog.initial_request();
+        let mut response = endpoint.make_response(&request, wire::status(refuse.code), None);
+        let tagged = request.to_header().ok().map(|to| to.clone().with_tag(dialog.id().local_tag.into()));
+        tagged.into_iter().for_each(|to| response.headers.unique_push(to.into()));
+        response.headers.push(Header::RetryAfter(after.as_secs().to_string().into()));
+        sender.send(TransactionEvent::Respond(response)).ok();
+    }
     dialog.reject(Some(wire::status(refuse.code)), None).map_err(|_| DialogError::Gone)
 }
 

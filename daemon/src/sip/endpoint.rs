@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use crate::http::tls::{self, TlsError};
 
 /// Longest wait for a stream to a trunk, TCP and TLS together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for a listener to be bound; it takes a millisecond, or fails.
+const BIND_WITHIN: Duration = Duration::from_secs(3);
 /// A stream without a byte for this long is closed; keep-alives of RFC 5626 come every 2 min.
 const IDLE: Duration = Duration::from_secs(20 * 60);
 
@@ -86,6 +89,12 @@ pub(super) async fn build(setup: Setup<'_>, invites: mpsc::Sender<Invite>) -> Re
     // the endpoint owns the transports: as long as its task lives, they do
     shared.spawn(async move { endpoint.serve().await });
     shared.spawn(incoming::run(Arc::clone(&shared), transactions));
+    for (what, address) in [("tcp", listeners.tcp), ("tls", listeners.tls)] {
+        if let Some(address) = address {
+            listens(what, address).await?;
+        }
+    }
+    shared.desk.open.store(true, Ordering::Release);
     Ok(shared)
 }
 
@@ -100,7 +109,7 @@ async fn listen(sip: &Sip, transports: &TransportLayer, stop: &CancellationToken
     if let Some(address) = sip.udp {
         let bound = UdpConnection::create_connection(address, None, Some(stop.child_token())).await;
         let bound = bound.map_err(|error| SipError::Bind("udp", address, error.to_string()))?;
-        let port = bound.get_addr().addr.port.map_or(address.port(), |port| port.value());
+        let port = bound.get_addr().addr.port.map_or_else(|| address.port(), |port| port.value());
         listeners.udp = Some(SocketAddr::new(address.ip(), port));
         transports.add_transport(bound.into());
     }
@@ -129,6 +138,22 @@ async fn listen(sip: &Sip, transports: &TransportLayer, stop: &CancellationToken
 fn free(what: &'static str, address: SocketAddr) -> Result<SocketAddr, SipError> {
     let bound = std::net::TcpListener::bind(address).and_then(|listener| listener.local_addr());
     bound.map_err(|error| SipError::Bind(what, address, error.to_string()))
+}
+
+/// Waits until the library has bound a listener; it does so in its own task, and only logs it when it cannot.
+async fn listens(what: &'static str, address: SocketAddr) -> Result<(), SipError> {
+    let near = match address.ip() {
+        IpAddr::V4(any) if any.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
+        IpAddr::V6(any) if any.is_unspecified() => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], address.port())),
+        _ => address,
+    };
+    let trying = async {
+        while tokio::net::TcpStream::connect(near).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let bound = tokio::time::timeout(BIND_WITHIN, trying).await;
+    bound.map_err(|_| SipError::Bind(what, address, "it never accepted".to_owned()))
 }
 
 /// Gives the TLS listener the certificate that its files hold now.

@@ -117,6 +117,11 @@ fn within_dialog(shared: &Arc<Shared>, mut transaction: Transaction) {
 
 /// A request that opens nothing.
 fn outside(shared: &Arc<Shared>, transaction: Transaction) {
+    if read::sound(&transaction.original).is_err() {
+        shared.desk.metrics.sip_refused(Refused::Malformed);
+        answer(transaction, StatusCode::BadRequest, Vec::new());
+        return;
+    }
     let (code, headers) = match transaction.original.method() {
         Method::Options if shared.desk.is_draining() => {
             (StatusCode::ServiceUnavailable, vec![Header::RetryAfter("60".into())])
@@ -230,7 +235,7 @@ fn open(shared: &Arc<Shared>, mut transaction: Transaction, read: Read, routed: 
     let Ok(dialog) = dialog else {
         return Err(Box::new((Refusal::For(Refused::Malformed), transaction)));
     };
-    let line = Arc::new(Line::new(is_whatsapp));
+    let line = Arc::new(Line::new(is_whatsapp, Some((transaction.tu_sender.clone(), Arc::clone(&shared.endpoint)))));
     let trace = Arc::new(Mutex::new(Trace::new(desk::now())));
     desk::trace_into(&trace, &transaction.original.clone().into(), Way::In);
     let live = Live { peer: routed.peer, trace: Arc::clone(&trace), line: Arc::clone(&line) };
@@ -249,10 +254,14 @@ fn open(shared: &Arc<Shared>, mut transaction: Transaction, read: Read, routed: 
     };
     tokio::spawn(attended.run(states_in, events));
     let first = rseq(&transaction.original);
-    let mut handled = dialog.clone();
+    let (mut handled, lost) = (dialog.clone(), Arc::clone(&line));
     tokio::spawn(async move {
         // ends with the ACK, the CANCEL, or without either after 32 s; each comes as a state
         handled.handle(&mut transaction).await.ok();
+        let state = handled.state();
+        if !state.is_confirmed() && !state.is_terminated() {
+            lost.lost.notify_one();
+        }
     });
     ring(&dialog, &line, read.requires_100rel, first);
     hand_on(

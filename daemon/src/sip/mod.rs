@@ -13,6 +13,7 @@ mod incoming;
 mod place;
 mod read;
 mod resolve;
+pub mod tools;
 
 mod upkeep;
 mod wire;

@@ -82,7 +82,7 @@ pub(super) async fn place(shared: &Arc<Shared>, call: Place) -> Result<(Dialog, 
     let callee = callee(call.target.expose(), &host, transport)?;
     let call_id = make_uuid_v4();
     let is_whatsapp = shared.is_whatsapp(peer);
-    let line = Arc::new(Line::new(is_whatsapp));
+    let line = Arc::new(Line::new(is_whatsapp, None));
     let trace = Arc::new(Mutex::new(Trace::new(desk::now())));
     let live = Live { peer, trace: Arc::clone(&trace), line: Arc::clone(&line) };
     if !shared.desk.enter(&call_id, live) {
@@ -121,12 +121,15 @@ pub(super) async fn place(shared: &Arc<Shared>, call: Place) -> Result<(Dialog, 
         call_id,
         delayed: false,
     };
-    let refusals = events.clone();
+    let (refusals, given_up) = (events.clone(), Arc::clone(&line));
     tokio::spawn(async move {
-        let response = outcome.await.ok().and_then(Result::ok).and_then(|(_, response)| response);
-        if let Some(response) = response.filter(|response| response.status_code.kind() != StatusCodeKind::Successful) {
-            // whoever has let go of the call hears nothing any more
-            refusals.send(attend::refused_by(&response)).await.ok();
+        match outcome.await.ok().and_then(Result::ok).and_then(|(_, response)| response) {
+            Some(response) if response.status_code.kind() != StatusCodeKind::Successful => {
+                // whoever has let go of the call hears nothing any more
+                refusals.send(attend::refused_by(&response)).await.ok();
+            }
+            Some(_) => {}
+            None => given_up.lost.notify_one(),
         }
     });
     tokio::spawn(attended.run(states_in, events));

@@ -69,18 +69,13 @@ impl Read {
 ///
 /// A header that every request must have (RFC 3261 §8.1.1) is missing or cannot be read.
 pub(super) fn read(request: &Request, source: IpAddr, transport: Transport) -> Result<Read, Refused> {
+    sound(request)?;
     let broken = |_| Refused::Malformed;
     let call_id = request.call_id_header().map_err(broken)?.value().trim().to_owned();
-    let cseq = request.cseq_header().map_err(broken)?;
     let from = request.from_header().map_err(broken)?.typed().map_err(broken)?;
-    request.to_header().map_err(broken)?.typed().map_err(broken)?;
-    request.via_header().map_err(broken)?;
-    let matches = cseq.method().is_ok_and(|method| method == *request.method());
-    if call_id.is_empty() || cseq.seq().is_err() || !matches || from.tag().is_none() {
-        return Err(Refused::Malformed);
-    }
     let body = request.body();
-    if body.len() > LONGEST_SDP || declared_length(request).is_some_and(|length| length > body.len()) {
+    if body.len() > LONGEST_SDP || !request.uri().headers.is_empty() {
+        // a Request-URI carries no headers (RFC 3261 §19.1.1, table 1)
         return Err(Refused::Malformed);
     }
     let offer = std::str::from_utf8(body).map_err(|_| Refused::Content)?;
@@ -109,6 +104,35 @@ pub(super) fn read(request: &Request, source: IpAddr, transport: Transport) -> R
     })
 }
 
+/// Whether a request has what each must have, once and readable (RFC 3261 §8.1.1, §7.3.1).
+///
+/// # Errors
+///
+/// It has not.
+pub(super) fn sound(request: &Request) -> Result<(), Refused> {
+    let broken = |_| Refused::Malformed;
+    let cseq = request.cseq_header().map_err(broken)?;
+    let from = request.from_header().map_err(broken)?.typed().map_err(broken)?;
+    request.to_header().map_err(broken)?.typed().map_err(broken)?;
+    request.via_header().map_err(broken)?;
+    let call_id = request.call_id_header().map_err(broken)?.value();
+    let same = cseq.method().is_ok_and(|method| method == *request.method());
+    let once = |kind: fn(&Header) -> bool| request.headers().iter().filter(|header| kind(header)).count() <= 1;
+    let single = once(|header| matches!(header, Header::CSeq(_)))
+        && once(|header| matches!(header, Header::CallId(_)))
+        && once(|header| matches!(header, Header::From(_)))
+        && once(|header| matches!(header, Header::To(_)))
+        && once(|header| matches!(header, Header::MaxForwards(_)))
+        && once(|header| matches!(header, Header::ContentLength(_)));
+    // a datagram that was cut has less than it says (RFC 3261 §18.3); one with more ends where it says
+    let whole = match value(request, "Content-Length") {
+        Some(length) => length.trim().parse::<usize>().is_ok_and(|length| length <= request.body().len()),
+        None => true,
+    };
+    let sound = same && single && whole && cseq.seq().is_ok() && from.tag().is_some() && !call_id.trim().is_empty();
+    if sound { Ok(()) } else { Err(Refused::Malformed) }
+}
+
 /// What a request says about session timers.
 pub(super) fn asked(request: &Request) -> Asked {
     Asked {
@@ -129,14 +153,17 @@ pub(super) fn value(message: &impl HasHeaders, name: &str) -> Option<String> {
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-/// `Content-Length`, when it can be read. A datagram that was cut has less than it says (RFC 3261 §18.3).
-fn declared_length(request: &Request) -> Option<usize> {
-    value(request, "Content-Length")?.trim().parse().ok()
-}
-
 /// The user part of a URI, without its parameters.
-fn user_of(uri: &Uri) -> Option<String> {
-    tidy(uri.user()?)
+///
+/// The library takes a `;` within the user part for the end of the host, and Meta writes
+/// `sip:+<number>;<parameters>@<host>` (whatsapp-calling §4): then it is found in the text.
+pub(super) fn user_of(uri: &Uri) -> Option<String> {
+    if let Some(user) = uri.user() {
+        return tidy(user);
+    }
+    let text = uri.to_string();
+    let (_, rest) = text.split_once(':')?;
+    tidy(rest.split_once('@')?.0)
 }
 
 /// The user part of the first URI in a header's value: `"Name" <sip:+250…@host>, <tel:+250…>`.
@@ -232,6 +259,19 @@ pub fn judge(bytes: &[u8], peers: &Peers, source: IpAddr, transport: Transport) 
 /// Whether a request belongs to a dialog that stands.
 pub(super) fn has_to_tag(request: &Request) -> bool {
     request.to_header().ok().and_then(|to| to.tag().ok().flatten()).is_some_and(|tag| !tag.value().is_empty())
+}
+
+/// How a REFER of ours goes, from a NOTIFY (RFC 3515 §2.4.4): the status, and whether the subscription has ended.
+///
+/// Not the library's own reading: it looks for `Event` among the headers that it does not know.
+pub(super) fn refer_status(request: &Request) -> Option<(u16, bool)> {
+    let event = value(request, "Event")?;
+    let is_refer = event.split(';').next().is_some_and(|package| package.trim().eq_ignore_ascii_case("refer"));
+    let state = value(request, "Subscription-State")?.to_ascii_lowercase();
+    let body = std::str::from_utf8(request.body()).ok()?;
+    let status = body.lines().find_map(|line| line.strip_prefix("SIP/2.0 "))?;
+    let code = status.split(' ').next()?.parse().ok().filter(|code| (100..700).contains(code))?;
+    is_refer.then_some((code, state.starts_with("terminated")))
 }
 
 /// The digit of an INFO body, `application/dtmf-relay` or `application/dtmf`.

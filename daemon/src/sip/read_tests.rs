@@ -15,7 +15,7 @@ const COMMON: &str = "From: \"Test Caller\" <sip:+250780000001@sip.example.net>;
                       Call-ID: 1@a\r\nCSeq: 1 INVITE\r\nContact: <sip:a@192.0.2.1>\r\nMax-Forwards: 70\r\n";
 
 fn read_it(first: &str, more: &str, body: &str) -> Result<Read, Refused> {
-    read(&request(first, &format!("{COMMON}{more}"), body), "192.0.2.1".parse().unwrap(), Transport::Udp)
+    read(&request(first, &format!("{COMMON}{more}"), body), IpAddr::from([192, 0, 2, 1]), Transport::Udp)
 }
 
 #[test]

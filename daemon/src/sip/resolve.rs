@@ -31,15 +31,12 @@ impl Resolver {
     /// The addresses of a far end, the one to be tried first in front; empty when there are none or DNS fails.
     pub(super) async fn servers(&self, host: &HostPort, transport: Transport) -> Vec<SocketAddr> {
         if let Ok(address) = host.host.parse::<IpAddr>() {
-            return vec![SocketAddr::new(address, host.port.unwrap_or(transport.port()))];
+            return vec![SocketAddr::new(address, host.port.unwrap_or_else(|| transport.port()))];
         }
         let (domain, port) = (Domain(host.host.clone()), host.port.map(Into::into));
         let secure = transport == Transport::Tls;
         let looked_up = self.inner.lookup(&domain, port, Some(wire::transport(transport)), secure);
-        let found = match tokio::time::timeout(WITHIN, looked_up).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(_)) | Err(_) => return Vec::new(),
-        };
+        let Ok(Ok(found)) = tokio::time::timeout(WITHIN, looked_up).await else { return Vec::new() };
         let mut servers: Vec<SocketAddr> = Vec::new();
         for target in found {
             if !servers.contains(&target.addr) && servers.len() < MOST {

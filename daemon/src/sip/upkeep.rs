@@ -226,7 +226,7 @@ async fn asked(shared: &Arc<Shared>, sent: Sent, session: &mut Session) -> Optio
     let endpoint = &shared.endpoint;
     let listener = endpoint.transport_layer.get_listen_addrs();
     let by = wire::transport(transport);
-    let mut own = listener.iter().find(|address| address.r#type == Some(by)).or(listener.first())?.clone();
+    let mut own = listener.iter().find(|address| address.r#type == Some(by)).or_else(|| listener.first())?.clone();
     own.r#type = Some(by);
     let from = rsipstack::sip::typed::From { display_name: None, uri: uri(&sent.from)?, params: Vec::new() };
     let to = rsipstack::sip::typed::To { display_name: None, uri: uri(&sent.to)?, params: Vec::new() };
@@ -314,6 +314,18 @@ pub(super) async fn options(
     let target = format!("sip:{host}");
     let headers = vec![Header::Accept(wire::SDP.into())];
     let sent = Sent { peer, server, method: Method::Options, target: target.clone(), from, to: target, headers };
+    let mut session = Session { call_id: make_uuid_v4(), sequence: 0 };
+    ask(shared, sent, &mut session).await.map(|response| response.status_code.code())
+}
+
+/// Asks a registrar for the bindings of our address (RFC 3261 §10.2.3): it wants the digest, and changes nothing.
+pub(super) async fn bindings(shared: &Arc<Shared>, peer: usize, server: SocketAddr) -> Option<u16> {
+    let trunk = shared.trunk(peer)?;
+    let domain = trunk.registrar.as_ref()?.host.clone();
+    let domain = if domain.contains(':') { format!("[{domain}]") } else { domain };
+    let address = format!("sip:{}@{domain}", trunk.username.as_ref()?);
+    let (target, from) = (format!("sip:{domain}"), address.clone());
+    let sent = Sent { peer, server, method: Method::Register, target, from, to: address, headers: Vec::new() };
     let mut session = Session { call_id: make_uuid_v4(), sequence: 0 };
     ask(shared, sent, &mut session).await.map(|response| response.status_code.code())
 }

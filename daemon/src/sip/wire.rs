@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use rsipstack::sip::{Header, HostWithPort, StatusCode};
+use rsipstack::sip::{Header, HostWithPort, Request, Response, StatusCode};
 use rsipstack::transport::SipAddr;
 use sauti_core::config::Transport;
 use sauti_core::sip::route::Refused;
@@ -60,4 +60,72 @@ pub(super) fn towards(far: IpAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(SocketAddr::new(far, 9)).ok()?;
     socket.local_addr().ok().map(|address| address.ip())
+}
+
+/// Names of digest algorithms: as RFC 7616 §6.1 registers them, and as the library reads and writes them.
+const ALGORITHMS: [(&str, &str); 3] = [("SHA-256-sess", "SHA256-sess"), ("SHA-256", "SHA256"), ("MD5", "MD5")];
+
+/// The algorithm that a challenge or its answer names, if it names one.
+fn algorithm(value: &str) -> Option<&str> {
+    let at = value.to_ascii_lowercase().find("algorithm=")?;
+    let rest = value.get(at + "algorithm=".len()..)?;
+    rest.split(',').next().map(|name| name.trim().trim_matches('"'))
+}
+
+/// A challenge as the library reads it: it knows SHA-256 without its dash, and fails on what it does not know.
+/// `None` for an algorithm that it cannot do.
+fn readable(value: &str) -> Option<String> {
+    let Some(named) = algorithm(value) else { return Some(value.to_owned()) };
+    let (_, known) = ALGORITHMS.iter().find(|(registered, _)| registered.eq_ignore_ascii_case(named))?;
+    Some(value.replacen(named, known, 1))
+}
+
+/// Makes the challenges of a 401 or 407 readable. Of several the first is answered (RFC 8760 §2.4), so those that
+/// cannot be are taken out.
+pub(super) fn mend_challenges(response: &mut Response) {
+    if !matches!(response.status_code.code(), 401 | 407) {
+        return;
+    }
+    response.headers.retain(|header| match header {
+        Header::WwwAuthenticate(value) => readable(&value.0).is_some(),
+        Header::ProxyAuthenticate(value) => readable(&value.0).is_some(),
+        _ => true,
+    });
+    for header in response.headers.iter_mut() {
+        match header {
+            Header::WwwAuthenticate(value) => value.0 = readable(&value.0).unwrap_or_default(),
+            Header::ProxyAuthenticate(value) => value.0 = readable(&value.0).unwrap_or_default(),
+            _ => {}
+        }
+    }
+}
+
+/// Writes the names of algorithms as they are registered.
+pub(super) fn mend_credentials(request: &mut Request) {
+    let written = |value: &str| {
+        let named = algorithm(value)?;
+        let (registered, known) = ALGORITHMS.iter().find(|(_, known)| known.eq_ignore_ascii_case(named))?;
+        Some(value.replacen(&format!("={known}"), &format!("={registered}"), 1))
+    };
+    for header in request.headers.iter_mut() {
+        match header {
+            Header::Authorization(value) => value.0 = written(&value.0).unwrap_or_else(|| value.0.clone()),
+            Header::ProxyAuthorization(value) => value.0 = written(&value.0).unwrap_or_else(|| value.0.clone()),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digest_algorithms_are_read_by_their_registered_names() {
+        let read = |algorithm: &str| readable(&format!("Digest realm=\"a\", algorithm={algorithm}, qop=\"auth\""));
+        assert_eq!(read("SHA-256").as_deref(), Some("Digest realm=\"a\", algorithm=SHA256, qop=\"auth\""));
+        assert_eq!(read("md5").as_deref(), Some("Digest realm=\"a\", algorithm=MD5, qop=\"auth\""));
+        assert_eq!(read("SHA-512-256"), None);
+        assert!(readable("Digest realm=\"a\"").is_some());
+    }
 }

@@ -8,6 +8,7 @@ mod model_events;
 mod rtp_rtcp;
 mod rtp_sdp;
 mod sdp;
+mod sip;
 mod webhook;
 
 use std::sync::OnceLock;
@@ -17,6 +18,7 @@ pub(crate) use model_events::model_events;
 pub(crate) use rtp_rtcp::rtp_rtcp;
 pub(crate) use rtp_sdp::rtp_sdp;
 pub(crate) use sdp::sdp;
+pub(crate) use sip::sip;
 pub(crate) use webhook::webhook;
 
 /// Where virtual time begins: an [`Instant`] can only be had from the clock, so it is read once.
