@@ -227,5 +227,6 @@ mod broken;
 mod floor;
 mod golden;
 mod interruption;
+mod memory;
 mod opening;
 mod signs;
