@@ -225,7 +225,7 @@ impl Floor {
                 self.go_on(true);
             }
         }
-        self.hold(tick);
+        self.hold(tick, reference);
         let plays = self.paused.is_none();
         let level = if plays { tick.next_dbfs.unwrap_or(SILENCE_DBFS) } else { SILENCE_DBFS };
         self.reference[self.at] = level;
@@ -292,11 +292,13 @@ impl Floor {
         }
     }
 
-    /// Pauses if the caller speaks over something that may be paused.
-    fn hold(&mut self, tick: &Tick) {
+    /// Pauses if the caller speaks over something that may be paused. Silence that the model sends is nothing to speak
+    /// over: to hold it would only delay what comes after it.
+    fn hold(&mut self, tick: &Tick, reference: f32) {
+        let speaks = tick.next_dbfs.is_some_and(|next| next.max(reference) > FAINTEST_DBFS);
         let Some(stretch) = &mut self.stretch else { return };
         let long_enough = stretch.voiced >= self.settings.pause_after && stretch.quiet.is_zero();
-        if self.paused.is_some() || !long_enough || stretch.judged || tick.firm || tick.next_dbfs.is_none() {
+        if self.paused.is_some() || !long_enough || stretch.judged || tick.firm || !speaks {
             return;
         }
         self.paused = Some(Duration::ZERO);

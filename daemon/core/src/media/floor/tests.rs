@@ -15,6 +15,8 @@ struct Talk {
     firm: bool,
     resume: bool,
     speaks: bool,
+    /// The AI sends silence.
+    silent: bool,
     /// Levels that were really played, for echoes.
     played: Vec<f32>,
     paused: Duration,
@@ -32,6 +34,7 @@ impl Talk {
             firm: false,
             resume: false,
             speaks: true,
+            silent: false,
             played: Vec::new(),
             paused: Duration::ZERO,
             told: Vec::new(),
@@ -46,7 +49,7 @@ impl Talk {
     }
 
     fn tick(&mut self, likely: f32, caller_dbfs: f32) -> Decision {
-        let next_dbfs = self.speaks.then(|| self.syllable());
+        let next_dbfs = self.speaks.then(|| if self.silent { SILENCE_DBFS } else { self.syllable() });
         let resume = std::mem::take(&mut self.resume);
         let tick =
             Tick { length: self.step, likely, caller_dbfs, next_dbfs, firm: self.firm, epoch: self.epoch, resume };
@@ -137,6 +140,17 @@ fn a_new_epoch_ends_a_pause() {
     talk.speaks = false;
     assert_eq!(talk.tick(0.9, -22.0), Decision::Play);
     assert!(!talk.floor.is_paused(), "nothing is there to be held");
+}
+
+#[test]
+fn silence_of_the_ai_is_not_held_and_what_follows_it_is() {
+    let mut talk = Talk::new(BargeIn::Normal);
+    talk.silent = true;
+    talk.quiet(ms(1_000)).speech(ms(400));
+    assert_eq!(talk.floor.pauses(), 0);
+    talk.silent = false;
+    talk.speech(ms(40));
+    assert_eq!((talk.floor.pauses(), talk.paused), (1, ms(40)));
 }
 
 #[test]
