@@ -8,6 +8,8 @@ mod conversations;
 mod door;
 #[path = "box/endings.rs"]
 mod endings;
+#[path = "box/interruptions.rs"]
+mod interruptions;
 #[path = "box/leaks.rs"]
 mod leaks;
 #[path = "box/order.rs"]

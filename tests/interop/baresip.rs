@@ -9,7 +9,7 @@ use sauti_core::media::frame::SAMPLE_RATE;
 
 use crate::ears::{self, Words};
 use crate::outside;
-use crate::stage::Stage;
+use crate::stage::{self, Stage};
 
 /// Who calls, and the service that is called.
 const CALLER: &str = "250780000001";
@@ -126,7 +126,7 @@ async fn calls(manner: Manner) {
     let files = tempfile::tempdir().expect("a folder");
     let pem = certificate(files.path());
     let name = format!("baresip-{}", manner.name);
-    let stage = Stage::open_with(&name, words.script(), Ipv4Addr::LOCALHOST, &trunk(&manner, &pem)).await;
+    let stage = Stage::open_with(&name, stage::model(words.script()), Ipv4Addr::LOCALHOST, &trunk(&manner, &pem)).await;
     let speech = ears::whole_call(&python, stage.folder.path(), &words).await;
     let home = tempfile::tempdir().expect("a folder");
     set_up(home.path(), &manner, &speech, &pem.0);

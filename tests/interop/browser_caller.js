@@ -6,7 +6,8 @@
 // The page's own audio-only offer goes, unchanged, to the signalling desk at URL (see README.md beside this file). From
 // the moment of connection the browser records what it hears for --seconds, or until the far end closes; it sends
 // silence at first and the file, once, from --speak-after milliseconds after connection.
-// Writes PREFIX.wav (48 kHz mono, what was heard) and PREFIX.json (times in ms, packets, levels, getStats).
+// Writes PREFIX.wav (48 kHz mono, what was heard), PREFIX.microphone.wav (what was said, on the same clock) and
+// PREFIX.json (times in ms, packets, levels, getStats).
 // Exit 0: connected, and packets went both ways. 1: not so; stderr says what is wrong. 2: wrong arguments.
 'use strict';
 
@@ -116,16 +117,23 @@ async function placeCall(task) {
   element.muted = true;
   element.play();
   const recorder = `registerProcessor('recorder', class extends AudioWorkletProcessor {
-    process(inputs) { const mono = inputs[0] && inputs[0][0]; if (mono) this.port.postMessage(mono.slice()); return true; }
+    process(inputs) { if (inputs[0].length) this.port.postMessage(inputs[0].map((part) => part.slice())); return true; }
   });`;
   await audio.audioWorklet.addModule(URL.createObjectURL(new Blob([recorder], { type: 'text/javascript' })));
   const tap = new AudioWorkletNode(audio, 'recorder');
   const heard = [];
+  const said = [];
   tap.port.onmessage = (event) => {
-    heard.push(event.data);
-    if (event.data.some((sample) => Math.abs(sample) > 0.02)) mark('heardSound');
+    const [incoming, outgoing] = event.data;
+    heard.push(incoming);
+    said.push(outgoing);
+    if (incoming.some((sample) => Math.abs(sample) > 0.02)) mark('heardSound');
   };
-  audio.createMediaStreamSource(stream).connect(tap);
+  // Both directions in one recorder, so that they have one clock.
+  const both = new ChannelMergerNode(audio, { numberOfInputs: 2 });
+  audio.createMediaStreamSource(stream).connect(both, 0, 0);
+  zero.connect(both, 0, 1);
+  both.connect(tap);
   tap.connect(audio.destination);
 
   const connectUntil = performance.now() + task.connectWithin;
@@ -140,6 +148,7 @@ async function placeCall(task) {
   await sleep(task.speakAfter);
   const constraints = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const microphone = await navigator.mediaDevices.getUserMedia({ audio: constraints });
+  audio.createMediaStreamSource(microphone).connect(both, 0, 1);
   await sender.replaceTrack(microphone.getAudioTracks()[0]);
   mark('speaking');
   while (!over()) await sleep(50);
@@ -150,16 +159,18 @@ async function placeCall(task) {
   call.close();
   await fetch(`/bye?call=${encodeURIComponent(id)}`, { method: 'POST' }).catch(() => {});
 
-  const length = heard.reduce((sum, part) => sum + part.length, 0);
-  const samples = new Int16Array(length);
-  let at = 0;
-  for (const part of heard) {
-    for (const sample of part) samples[at++] = Math.max(-32768, Math.min(32767, Math.round(sample * 32767)));
-  }
-  let text = '';
-  const bytes = new Uint8Array(samples.buffer);
-  for (let from = 0; from < bytes.length; from += 32768) text += String.fromCharCode(...bytes.subarray(from, from + 32768));
-  return { call: id, times, states, ended, stats, pcm: btoa(text) };
+  const base64 = (parts) => {
+    const samples = new Int16Array(parts.reduce((sum, part) => sum + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+      for (const sample of part) samples[at++] = Math.max(-32768, Math.min(32767, Math.round(sample * 32767)));
+    }
+    let text = '';
+    const bytes = new Uint8Array(samples.buffer);
+    for (let from = 0; from < bytes.length; from += 32768) text += String.fromCharCode(...bytes.subarray(from, from + 32768));
+    return btoa(text);
+  };
+  return { call: id, times, states, ended, stats, pcm: base64(heard), microphone: base64(said) };
 }
 
 function wav(pcm) {
@@ -221,6 +232,7 @@ async function main() {
     const pcm = Buffer.from(found.pcm, 'base64');
     const summary = report(found, pcm);
     fs.writeFileSync(`${task.out}.wav`, wav(pcm));
+    fs.writeFileSync(`${task.out}.microphone.wav`, wav(Buffer.from(found.microphone, 'base64')));
     fs.writeFileSync(`${task.out}.json`, JSON.stringify(summary, null, 1));
     const { stats, ...short } = summary;
     console.log(JSON.stringify(short));

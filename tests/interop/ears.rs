@@ -34,7 +34,7 @@ impl Words {
         lines.iter().find(|line| line.name == name).expect("a committed line").clone()
     }
 
-    fn clip(&self, name: &str) -> Clip {
+    pub(crate) fn clip(&self, name: &str) -> Clip {
         let line = self.line(name);
         Clip::new(line.text, line.samples)
     }
@@ -63,9 +63,14 @@ impl Words {
 
 /// The caller's turn as a file that any program can play; made by a decoder that is not ours.
 pub(crate) async fn microphone(python: &Path, folder: &Path) -> PathBuf {
+    microphone_of(python, folder, &CALLER, PAUSE).await
+}
+
+/// Some lines with so many seconds between them, as such a file.
+pub(crate) async fn microphone_of(python: &Path, folder: &Path, lines: &[&str], gap: &str) -> PathBuf {
     let file = folder.join("caller.wav");
     let mut command = outside::command(python);
-    command.arg("make_wav.py").arg(&file).args(CALLER).args(["--gap", PAUSE]);
+    command.arg("make_wav.py").arg(&file).args(lines).args(["--gap", gap]);
     outside::run(&mut command, Duration::from_secs(60)).await;
     file
 }
@@ -105,6 +110,13 @@ pub(crate) fn write_wav(path: &Path, rate: u32, samples: &[i16]) {
         bytes.extend_from_slice(&sample.to_le_bytes());
     }
     std::fs::write(path, bytes).expect("a recording can be written");
+}
+
+/// The samples of a recording that a script of ours wrote: 16-bit mono, the data from byte 44 on.
+pub(crate) fn read_wav(path: &Path) -> Vec<i16> {
+    let bytes = std::fs::read(path).expect("a recording can be read");
+    let (samples, _) = bytes.get(44..).expect("a whole header").as_chunks();
+    samples.iter().map(|sample| i16::from_le_bytes(*sample)).collect()
 }
 
 fn all(names: &[&str]) -> String {

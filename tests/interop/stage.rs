@@ -77,13 +77,13 @@ pub(crate) async fn far_ends(settings: ServerSettings, target: oneshot::Receiver
 impl Stage {
     /// Starts everything in the network that this thread is in; media is bound to `media`. `name` names the log.
     pub(crate) async fn open(name: &str, script: Script, media: Ipv4Addr) -> Self {
-        Self::open_with(name, script, media, "").await
+        Self::open_with(name, model(script), media, "").await
     }
 
-    /// The same with more of a configuration at its end.
-    pub(crate) async fn open_with(name: &str, script: Script, media: Ipv4Addr, more: &str) -> Self {
+    /// The same with a model of other settings, and more of a configuration at its end.
+    pub(crate) async fn open_with(name: &str, model: ServerSettings, media: Ipv4Addr, more: &str) -> Self {
         let (target, told) = oneshot::channel();
-        let emulators = far_ends(model(script), told).await;
+        let emulators = far_ends(model, told).await;
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("config.toml");
         let text = configuration(&emulators, media, &folder.path().join("ledger.db")) + more;
