@@ -123,7 +123,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2000))]
     pub model_rtt: u32,
     /// Who judges interruptions: the box itself (`interrupt_response = false`) or the model's server.
-    #[arg(long, value_name = "WHO", default_value = "server", value_parser = ["box", "server"])]
+    #[arg(long, value_name = "WHO", default_value = "box", value_parser = ["box", "server"])]
     pub judge: String,
     /// In each call nothing passes for so many seconds, from 8 s after its beginning on.
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60))]

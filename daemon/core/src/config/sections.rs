@@ -269,7 +269,7 @@ fn turn(section: Section<'_, '_>) -> Turn {
     let silence =
         section.read_or("silence", |value| values::duration(value, span.clone()), || Duration::from_millis(500));
     let create_response = section.read_or("create_response", values::flag, || true);
-    let interrupt_response = section.read_or("interrupt_response", values::flag, || true);
+    let interrupt_response = section.read_or("interrupt_response", values::flag, || false);
     let words: Vec<&'static str> = BargeIn::ALL.iter().map(|word| word.label()).collect();
     let barge_in = section.read_or("barge_in", |value| values::one_of(value, &words), || BargeIn::Normal.label());
     let semantic = detection.value == "semantic_vad";

@@ -76,7 +76,8 @@ fn the_smallest_box_starts_with_every_default_of_the_contract() {
     assert_eq!(openai.realtime_url(), "wss://api.openai.com/v1/realtime?model=gpt-realtime-2.1");
     let (prefix, silence) = (Duration::from_millis(300), Duration::from_millis(500));
     assert_eq!(openai.turn.detection, Detection::ServerVad { threshold: 0.5, prefix, silence });
-    assert!(openai.turn.create_response && openai.turn.interrupt_response);
+    assert!(openai.turn.create_response && !openai.turn.interrupt_response);
+    assert_eq!(openai.turn.judged_here(), BargeIn::Normal);
     assert_eq!(config.agent.texts[&Language::En].greeting, "Hello! How can I help you today?");
     assert_eq!(config.agent.texts.len(), 4);
     assert_eq!(config.ledger.path.to_str(), Some("/var/lib/sauti/ledger.db"));
