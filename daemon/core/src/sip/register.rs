@@ -182,7 +182,9 @@ impl Registration {
                 self.phase = Phase::Until(now + early.max(Duration::from_secs(1)), "refresh");
             }
             Input::Unreachable => return self.next_server(now, State::Unreachable),
-            Input::Refused { code: 423, min_expires: Some(least), .. } if least > self.lifetime && least <= LONGEST => {
+            Input::Refused { code: 423, min_expires: Some(least), .. }
+                if self.servers > 0 && least > self.lifetime && least <= LONGEST =>
+            {
                 self.lifetime = least;
                 return self.ask();
             }

@@ -168,7 +168,7 @@ enum StepFile {
     PauseMs(u64),
     SayMs(u64),
     BreakIn { after_ms: u64, say_ms: u64 },
-    Repeat { times: u32, steps: Vec<StepFile> },
+    Repeat { times: u32, steps: Vec<Self> },
     HangUp,
 }
 
