@@ -170,11 +170,10 @@ impl Item {
     /// Adds PCM (little endian), joining a sample that was torn between two deltas.
     fn append_pcm(&mut self, pcm: &[u8]) {
         let mut bytes = pcm;
-        let mut head = None;
         if let Some(low) = self.odd
             && let Some((high, rest)) = bytes.split_first()
         {
-            head = Some(i16::from_le_bytes([low, *high]));
+            self.extend(1, std::iter::once(i16::from_le_bytes([low, *high])));
             self.odd = None;
             bytes = rest;
         }
@@ -182,12 +181,11 @@ impl Item {
         if let [last] = pairs.remainder() {
             self.odd = Some(*last);
         }
-        let count = pairs.len() + usize::from(head.is_some());
-        let samples = head.into_iter().chain(pairs.map(|pair| match pair {
+        let samples = pairs.clone().map(|pair| match pair {
             [low, high] => i16::from_le_bytes([*low, *high]),
             _ => 0,
-        }));
-        self.extend(count, samples);
+        });
+        self.extend(pairs.len(), samples);
     }
 
     fn extend(&mut self, count: usize, samples: impl Iterator<Item = i16>) {

@@ -32,8 +32,12 @@ impl Voice {
             Self::Coded(bytes) => into.extend_from_slice(bytes.get(start..end).unwrap_or_default()),
             Self::Samples(samples) => {
                 let covered = samples.get(start / 2..end.div_ceil(2)).unwrap_or_default();
-                let bytes = covered.iter().flat_map(|sample| sample.to_le_bytes());
-                into.extend(bytes.skip(start % 2).take(end.saturating_sub(start)));
+                let from = into.len();
+                into.reserve(covered.len() * 2);
+                covered.iter().for_each(|sample| into.extend_from_slice(&sample.to_le_bytes()));
+                // Half a sample at either end is somebody else's.
+                into.truncate(from + start % 2 + end.saturating_sub(start));
+                into.drain(from..into.len().min(from + start % 2));
             }
         }
     }
