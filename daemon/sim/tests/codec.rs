@@ -58,6 +58,7 @@ struct Heard {
     recordings: Recordings,
 }
 
+#[expect(clippy::print_stdout, reason = "the figures are for whoever looks")]
 fn call(name: &str, settings: WorldSettings) -> Heard {
     let mut world = World::new(settings, start()).unwrap();
     assert!(world.run(Duration::from_secs(300)), "{name}: it ends");
