@@ -1,7 +1,7 @@
 //! SIP: the trunk door and WhatsApp over SIP, around a library that speaks RFC 3261.
 //!
 //! [`Sip::start`] binds the listeners and gives a stream of [`Invite`]s; what is trusted, routed, renewed and given up
-//! is decided in `core::sip`. The library (`rsipstack`, decision 0018) is named in this folder alone. Media is not
+//! is decided in `core::sip`. The library (`rsipstack`, decision 0020) is named in this folder alone. Media is not
 //! here: an SDP goes in and out as text.
 
 mod attend;
