@@ -4,7 +4,6 @@
 //! sounds is judged from outside (`tests/interop/concealment.rs`); that stories hold, by tags (`scenarios.rs`).
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-#![expect(clippy::print_stdout, reason = "the figures of a run")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
