@@ -116,25 +116,27 @@ fn every_file_that_the_papers_name_is_there() {
 }
 
 #[test]
-fn the_smallest_configuration_of_the_readme_serves() {
+fn the_smallest_configurations_of_the_readme_serve() {
     let examples = blocks("README.md", "toml");
-    assert_eq!(examples.len(), 1);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("config.toml");
-    fs::write(&file, &examples[0]).unwrap();
-    let names = ["WHATSAPP_ACCESS_TOKEN", "WHATSAPP_APP_SECRET", "WHATSAPP_VERIFY_TOKEN", "OPENAI_API_KEY"];
-    let secrets = names.map(|name| (format!("SAUTI_{name}"), "canary-openai-key"));
-    let checked = Command::new(env!("CARGO_BIN_EXE_sauti"))
-        .args(["check", "--config"])
-        .arg(&file)
-        .env_clear()
-        .envs(secrets.iter().map(|(name, value)| (name, value)))
-        .output()
-        .unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
-    let readme = read("README.md");
-    for (name, _) in &secrets {
-        assert!(readme.contains(&format!("`{name}`")), "README.md does not name {name}");
+    assert_eq!(examples.len(), 2, "WhatsApp, and a trunk");
+    for example in &examples {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        fs::write(&file, example).unwrap();
+        let names = ["WHATSAPP_ACCESS_TOKEN", "WHATSAPP_APP_SECRET", "WHATSAPP_VERIFY_TOKEN", "OPENAI_API_KEY"];
+        let secrets = names.map(|name| (format!("SAUTI_{name}"), "canary-openai-key"));
+        let checked = Command::new(env!("CARGO_BIN_EXE_sauti"))
+            .args(["check", "--config"])
+            .arg(&file)
+            .env_clear()
+            .envs(secrets.iter().map(|(name, value)| (name, value)))
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+        let readme = read("README.md");
+        for (name, _) in &secrets {
+            assert!(readme.contains(&format!("`{name}`")), "README.md does not name {name}");
+        }
     }
 }
 
