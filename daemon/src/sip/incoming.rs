@@ -66,8 +66,13 @@ fn answer(mut transaction: Transaction, code: StatusCode, headers: Vec<Header>) 
 
 /// A request within a dialog. Its source was compared with the dialog's before it got here.
 fn within_dialog(shared: &Arc<Shared>, mut transaction: Transaction) {
-    let Some(Kept::Invite(mut dialog)) = shared.layer.match_dialog(&transaction) else {
-        answer(transaction, StatusCode::CallTransactionDoesNotExist, Vec::new());
+    // one that has ended, and is not yet taken out of the layer, is no dialog any more for the far end
+    let kept = shared.layer.match_dialog(&transaction);
+    let Some(Kept::Invite(mut dialog)) = kept.filter(|kept| !kept.state().is_terminated()) else {
+        // an ACK is never answered (RFC 3261 §17.1.1.3)
+        if *transaction.original.method() != Method::Ack {
+            answer(transaction, StatusCode::CallTransactionDoesNotExist, Vec::new());
+        }
         return;
     };
     let state = dialog.state();
