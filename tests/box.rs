@@ -22,6 +22,8 @@ mod refusals;
 mod sessions;
 #[path = "box/summaries.rs"]
 mod summaries;
+#[path = "box/transfer.rs"]
+mod transfer;
 #[path = "box/trunk.rs"]
 mod trunk;
 #[path = "box/world.rs"]

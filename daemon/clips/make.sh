@@ -30,4 +30,20 @@ while IFS=$'\t' read -r name text; do
         "$work/clip.wav" "$name.opus"
     printf '%s %.2f s\n' "$name" "$(soxi -D "$work/clip.wav")"
 done < clips.tsv
-du -cb ./*/*.opus | tail -n 1
+
+# What a caller hears while a person is called: eight seconds of plucked strings over C, G, A minor and F, no work of
+# anybody's. Softer than speech, and it begins and ends in silence, as it is played again and again.
+tune() {
+    local chord note parts=()
+    for chord in "C3 G3 C4 E4" "G3 D4 G4 B4" "A3 E4 A4 C5" "F3 C4 F4 A4"; do
+        for note in $chord; do
+            sox -D -R -n -r 24000 -c 1 -b 16 "$work/note-${#parts[@]}.wav" synth 0.5 pluck "$note" fade t 0.005 0.5 0.2
+            parts+=("$work/note-${#parts[@]}.wav")
+        done
+    done
+    sox -D "${parts[@]}" "$work/tune.wav" lowpass 3000 reverb 40 gain -n -12 fade t 0.05 8 0.4
+}
+tune
+opusenc --quiet --music --bitrate 24 --vbr --comp 10 --framesize 20 --discard-comments --serial 1 \
+    "$work/tune.wav" hold_music.opus
+du -cb ./*.opus ./*/*.opus | tail -n 1

@@ -20,6 +20,7 @@ use sauti_core::call::clip::ClipName;
 use sauti_core::call::machine::{Action, Call, Effect, Input};
 use sauti_core::call::milestones::Milestone;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
+use sauti_core::call::transfer::Input as ToTransfer;
 use sauti_core::media::frame::{AudioFormat, Frame};
 use sauti_core::media::playout::{Consumed, Playout};
 use sauti_core::media::preroll::{Preroll, Supply};
@@ -36,10 +37,13 @@ use crate::house::{House, Setup};
 use crate::lanes::{CallerLink, DOWN_TARGET, LaneEvent, LegReport, LinkNews, OpenError};
 use crate::ledger_session::SessionLedger;
 use crate::obs::logging::{EventName, Field, LogValue, SafeName, log_event};
-use crate::sip::{DialogEvent, DialogEvents};
+use crate::sip::{DialogError, DialogEvent, DialogEvents};
 use crate::summary;
 
+use self::transfer::{Person, PersonError, Transfer, next_of_person};
+
 mod dialog;
+mod transfer;
 
 /// Longest wait for the last word to the far side; the row is written afterwards in any case.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(15);
@@ -68,6 +72,10 @@ enum Done {
     Leg(Box<Result<OpenLeg, OpenError>>),
     Model(Box<Dialled>),
     Door(Action, Result<(), DoorError>),
+    /// A REFER was answered.
+    Asked(Result<(), DialogError>),
+    /// A person is being called.
+    Person(Box<Result<Person, PersonError>>),
 }
 
 type Pending = FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>;
@@ -109,6 +117,8 @@ struct CallTask {
     held: VecDeque<Frame>,
     /// A recording plays whose end the machine wants to know.
     clip: bool,
+    /// The caller is handed to a person.
+    transfer: Option<Transfer>,
     accepted: Option<Instant>,
     farewell: Option<Action>,
     text: Option<NewText>,
@@ -162,8 +172,9 @@ impl CallTask {
         let call = Call::start(Instant::now(), setup.received.mono, limits, &mut effects);
         let mut session = Session::new(house.session_update(setup.language, format));
         session.judge_with_lane(true);
+        let hand_over = house.hand_over(setup.door());
         let mut task = Self {
-            session: session.with_still_there_after(house.agent.still_there_after),
+            session: session.with_still_there_after(house.agent.still_there_after).with_hand_over(hand_over),
             playout: Playout::new(house.openai.max_output_tokens).in_format(format),
             preroll: Preroll::default(),
             quality: CallQuality::default(),
@@ -187,6 +198,7 @@ impl CallTask {
             audible: false,
             held: VecDeque::new(),
             clip: false,
+            transfer: None,
             accepted: None,
             farewell: None,
             text: None,
@@ -202,11 +214,10 @@ impl CallTask {
 
     /// Waits for one thing and takes it.
     async fn step(&mut self, signals: &mut mpsc::Receiver<Signal>) {
-        let deadline = [self.call.deadline().map(|(at, _)| at), self.session.deadline().map(|(at, _)| at)]
-            .into_iter()
-            .flatten()
-            .min();
-        let Self { leg, link, pending, events, .. } = self;
+        let machines = [self.call.deadline().map(|(at, _)| at), self.session.deadline().map(|(at, _)| at)];
+        let deadline =
+            [machines[0], machines[1], self.transfer.as_ref().and_then(Transfer::deadline)].into_iter().flatten().min();
+        let Self { leg, link, pending, events, transfer, .. } = self;
         tokio::select! {
             signal = signals.recv() => match signal {
                 Some(Signal::Terminated { failed }) => self.input(Input::Terminated { failed }),
@@ -219,9 +230,11 @@ impl CallTask {
             },
             event = next_of_link(link) => self.link_event(&event),
             event = next_of_dialog(events) => self.dialog_event(event).await,
+            news = next_of_person(transfer) => self.person_news(news).await,
             () = sleep_until(deadline) => {
                 self.input(Input::Timer);
                 self.session_input(session::Input::Timer);
+                self.transfer_input(ToTransfer::Timer);
             }
         }
     }
@@ -255,6 +268,8 @@ impl CallTask {
                 }
             },
             Done::Model(dialled) => self.dialled(*dialled),
+            Done::Asked(answer) => self.asked(answer),
+            Done::Person(called) => self.person_called(*called),
             Done::Door(action, result) => {
                 if let Err(error) = &result {
                     self.door_trouble(error);
@@ -309,7 +324,10 @@ impl CallTask {
             Some(LaneEvent::Lost) => self.input(Input::LegLost),
             Some(LaneEvent::Media) => self.input(Input::MediaSeen),
             Some(LaneEvent::Bye) => self.input(Input::MediaBye),
-            Some(LaneEvent::Dtmf(_)) => self.house.metrics.packets("dtmf_digit", 1),
+            Some(LaneEvent::Dtmf(key)) => {
+                self.house.metrics.packets("dtmf_digit", 1);
+                self.press_on(key);
+            }
             Some(LaneEvent::Overlap(overlap)) => {
                 self.answer_delay.heard(Instant::now(), overlap);
                 self.note_consumed();
@@ -349,6 +367,10 @@ impl CallTask {
     /// A frame's time has passed on the lane.
     fn tick(&mut self) {
         self.note_consumed();
+        if self.is_apart() {
+            self.tick_apart();
+            return;
+        }
         let missing = self.preroll.tick(Supply::of(&self.playout));
         self.quality.underrun(missing);
         self.house.metrics.underruns(missing);
@@ -412,7 +434,7 @@ impl CallTask {
 
     /// Keeps 200 ms in front of the lane, once enough was gathered.
     fn top_up(&mut self) {
-        let Some(leg) = self.leg.as_mut() else { return };
+        let Some(leg) = self.leg.as_mut().filter(|_| self.transfer.is_none()) else { return };
         let down = &mut leg.frames().down;
         while self.preroll.may_play(Supply::of(&self.playout))
             && (self.playout.ahead() as usize) < DOWN_TARGET
@@ -554,6 +576,8 @@ impl CallTask {
                 self.ledger.opened(self.course.model());
                 self.input(Input::ModelReady);
             }
+            session::Effect::Transfer => self.begin_transfer(),
+            session::Effect::TransferRefused => self.refuse_transfer(),
             session::Effect::AskAlive => {
                 if let Some(link) = self.link.as_mut() {
                     link.ask_alive();
@@ -714,6 +738,8 @@ impl CallTask {
             fault: Fault::Box,
             at: Timestamp::now(),
         });
+        let person = self.transfer.take().and_then(Transfer::into_dialog);
+        let let_go = person.map(|dialog| tokio::spawn(async move { dialog.bye().await.ok() }));
         if let Some(action) = self.farewell {
             let setup = Arc::clone(&self.setup);
             let asked = setup.far_side.act(&setup, action, None, Some((ending.outcome, ending.fault)));
@@ -722,6 +748,10 @@ impl CallTask {
                 Ok(Ok(())) => {}
                 Err(_) => self.trouble(action.label(), &[(Field::Reason, "timed_out".into())]),
             }
+        }
+        if let Some(let_go) = let_go {
+            // Bounded by the dialog, and it began beside the farewell.
+            let_go.await.ok();
         }
         if let Some(summary) = self.quality.summary() {
             self.house.metrics.quality(&summary);

@@ -1,7 +1,7 @@
 //! The recordings that the box plays by itself: built-in ones, and the operator's over them.
 //!
 //! Read and decoded once, at the start; calls share the samples. All four languages of the built-in set are 72 s of
-//! speech, 3.4 MB; at most it is 20 recordings of [`LONGEST_SECONDS`], 9.6 MB; with trunks a third more. What is played when is decided by the
+//! speech and 8 s of music, 3.8 MB; at most it is 24 recordings of [`LONGEST_SECONDS`], 11.5 MB; with trunks a third more. What is played when is decided by the
 //! machines of call and session; how it is encoded is the leg's (decision 0011). A built-in recording counts only
 //! while the text of `[agent.xx]` is the built-in one: nobody shall hear words that the operator has replaced.
 
@@ -53,6 +53,7 @@ macro_rules! embedded {
                         include_bytes!(concat!("../clips/", $code, "/still_there.opus"))
                     }
                 )+
+                (_, ClipName::HoldMusic) => include_bytes!("../clips/hold_music.opus"),
             }
         }
     };
@@ -117,9 +118,12 @@ impl Clips {
                 if let Some(samples) = own {
                     clips.put(language, name, samples, Origin::Operator);
                 } else if name.text(texts).map(str::trim) == name.text(&words).map(str::trim) {
-                    let origin = if STAND_INS.contains(&language) { Origin::StandIn } else { Origin::BuiltIn };
-                    // A test decodes all of them.
-                    if let Ok(samples) = ogg_opus::decode(built_in(language, name), LONGEST) {
+                    let stand_in = name.is_spoken() && STAND_INS.contains(&language);
+                    let origin = if stand_in { Origin::StandIn } else { Origin::BuiltIn };
+                    // A test decodes all of them. Music is the same in all languages, and there once.
+                    if let Some(clip) = clips.music(name) {
+                        clips.table.insert((language, name), clip);
+                    } else if let Ok(samples) = ogg_opus::decode(built_in(language, name), LONGEST) {
                         clips.put(language, name, samples, origin);
                     }
                 } else {
@@ -141,8 +145,10 @@ impl Clips {
     /// Makes every recording at 8 kHz too, for sessions that speak G.711: some 30 ms of work, a third of the memory more.
     #[must_use]
     pub fn with_narrow(mut self) -> Self {
+        let mut made: BTreeMap<*const i16, Arc<[i16]>> = BTreeMap::new();
         for clip in self.table.values_mut() {
-            clip.narrow = Some(narrow(&clip.samples));
+            let shared = made.entry(clip.samples.as_ptr()).or_insert_with(|| narrow(&clip.samples));
+            clip.narrow = Some(Arc::clone(shared));
         }
         self
     }
@@ -168,11 +174,20 @@ impl Clips {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let narrow = |clip: &Clip| clip.narrow.as_deref().map_or(0, size_of_val::<[i16]>);
-        self.table.values().map(|clip| size_of_val::<[i16]>(&clip.samples) + narrow(clip)).sum()
+        // What several languages share is there once.
+        let distinct: BTreeMap<_, _> = self.table.values().map(|clip| (clip.samples.as_ptr(), clip)).collect();
+        distinct.values().map(|clip| size_of_val::<[i16]>(&clip.samples) + narrow(clip)).sum()
     }
 
     fn put(&mut self, language: Language, name: ClipName, samples: Vec<i16>, origin: Origin) {
         self.table.insert((language, name), Clip { samples: samples.into(), narrow: None, origin });
+    }
+
+    /// The built-in music, if this is it and it was decoded for another language.
+    fn music(&self, name: ClipName) -> Option<Clip> {
+        let of_all = |(_, other): &&(Language, ClipName)| !name.is_spoken() && *other == name;
+        let clips = self.table.iter().filter(|(key, _)| of_all(key)).map(|(_, clip)| clip);
+        clips.clone().find(|clip| clip.origin == Origin::BuiltIn).cloned()
     }
 
     /// One note for each language in which a voice of another one speaks.
@@ -241,7 +256,7 @@ fn silent(language: Language, name: ClipName) -> Note {
 fn unused(path: &Path) -> Note {
     let text = format!(
         "{} is read by nothing; recordings are called LANG/NAME.opus, LANG of a language with an [agent] table and NAME \
-         greeting, one_moment, apology, goodbye or still_there",
+         greeting, one_moment, apology, goodbye, still_there or hold_music",
         path.display()
     );
     Note { path: "agent.clips".to_owned(), text }

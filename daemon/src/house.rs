@@ -3,15 +3,16 @@
 //! It holds handles and answers questions about settings; it decides nothing and owns no call.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use sauti_core::ai::client::SessionUpdate;
 use sauti_core::ai::ladder::Climb;
+use sauti_core::ai::session::HandOver;
 use sauti_core::call::machine::{self, Action};
 use sauti_core::call::outcome::{Door, Fault, Outcome};
-use sauti_core::config::{Agent, Language, Limits, OpenAi, Texts, WhatsApp};
+use sauti_core::config::{Agent, Language, Limits, OpenAi, Texts, Transfer, WhatsApp};
 use sauti_core::ids::CallId;
 use sauti_core::media::frame::AudioFormat;
 use sauti_core::now::Now;
@@ -25,6 +26,7 @@ use crate::door::{FarSide, is_whatsapp, trouble_event};
 use crate::lanes::{Lanes, RtpLegSettings};
 use crate::obs::logging::{Field, log_event};
 use crate::obs::metrics::Metrics;
+use crate::sip::Sip;
 use crate::store::{Admitted, Ended, Store};
 use crate::whatsapp::graph::Graph;
 
@@ -59,6 +61,10 @@ pub struct House {
     pub graph: Option<Graph>,
     /// What may be agreed on with each trunk, by its name.
     pub trunks: BTreeMap<Arc<str>, Arc<RtpLegSettings>>,
+    /// SIP, where there is a `[sip]`; set before the first call.
+    pub sip: OnceLock<Sip>,
+    /// To whom callers are handed, where that was said.
+    pub transfer: Option<HandOn>,
     /// The ways to the model.
     pub providers: Arc<Providers>,
     /// Every counter.
@@ -68,6 +74,21 @@ pub struct House {
     /// Randomness for ids.
     pub random: SystemRandom,
 }
+
+/// `[transfer]`, with what its trunk is.
+#[derive(Debug, Clone)]
+pub struct HandOn {
+    /// What was configured.
+    pub to: Transfer,
+    /// Its trunk leads into the public telephone network.
+    pub public_network: bool,
+    /// What may be agreed on with the trunk.
+    pub media: Arc<RtpLegSettings>,
+}
+
+/// Why no caller of WhatsApp is handed on over such a trunk.
+const PUBLIC_NETWORK: &str =
+    "calls of WhatsApp may not be taken into the telephone network; offer that somebody writes";
 
 /// One call before its task begins.
 #[derive(Debug)]
@@ -138,8 +159,19 @@ impl House {
     /// What the model's session is told.
     #[must_use]
     pub fn session_update(&self, language: Language, format: AudioFormat) -> SessionUpdate {
-        SessionUpdate::new(&self.openai, Pii::new(self.agent.instructions.clone()), language, &self.languages)
-            .in_format(format)
+        let instructions = Pii::new(self.agent.instructions.clone());
+        let update = SessionUpdate::new(&self.openai, instructions, language, &self.languages).in_format(format);
+        if self.transfer.is_some() { update.with_transfer() } else { update }
+    }
+
+    /// Whether a caller who came by `door` may be handed to a person.
+    #[must_use]
+    pub fn hand_over(&self, door: Door) -> HandOver {
+        match &self.transfer {
+            None => HandOver::Nobody,
+            Some(transfer) if transfer.public_network && is_whatsapp(door) => HandOver::Refused(PUBLIC_NETWORK),
+            Some(_) => HandOver::Possible,
+        }
     }
 
     /// Opens the model's socket, at one provider or another, for a call that has met this much until now.
@@ -150,13 +182,19 @@ impl House {
     /// The apology that a caller is owed; `None` when nobody is known to write to.
     #[must_use]
     pub fn apology(&self, setup: &Setup) -> Option<NewText> {
+        self.text(setup, &self.texts_of(setup.language).apology)
+    }
+
+    /// A message to the caller in these words; `None` when nobody is known to write to.
+    #[must_use]
+    pub fn text(&self, setup: &Setup, body: &str) -> Option<NewText> {
         if setup.caller.is_unknown() {
             return None;
         }
         Some(NewText {
             text_id: TextId::new(Timestamp::now(), self.random_bytes()),
             address: setup.caller.clone(),
-            body: Pii::new(self.texts_of(setup.language).apology.clone()),
+            body: Pii::new(body),
         })
     }
 

@@ -8,8 +8,8 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ use crate::ai::providers::Providers;
 use crate::ai::warm;
 use crate::cli::{Exit, RunArgs};
 use crate::clips::Clips;
-use crate::house::House;
+use crate::house::{HandOn, House};
 use crate::http::serve::Listener;
 use crate::http::{Vitals, admin_routes, public_routes, tls, with_fallbacks};
 use crate::lanes::{Lanes, RtpLegSettings, SELF_TEST_WITHIN, SrtpPolicy};
@@ -113,6 +113,10 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
     let config = Arc::new(config);
     let house = build(&config, &key, &dead_tx).await?;
     let sip = start_sip(&config, &key, &house).await?;
+    if let Some((sip, _)) = &sip {
+        // Set once: there is one SIP in a process.
+        house.sip.set(sip.clone()).ok();
+    }
     let (switchboard, starter) = Switchboard::new();
     let synchronised = clock::watch_synchronised();
     tokio::spawn(starter.run(Arc::clone(&house), synchronised));
@@ -229,7 +233,7 @@ fn take_invites(sip: Sip, mut invites: mpsc::Receiver<Invite>, switchboard: Swit
 /// What may be agreed on with each trunk, by its name.
 fn media_of_trunks(config: &Config) -> BTreeMap<Arc<str>, Arc<RtpLegSettings>> {
     let settings = |codecs: &[Codec], srtp, bind, advertise| {
-        Arc::new(RtpLegSettings { codecs: codecs.to_vec(), srtp, bind, advertise, strict_source: false, pcm: false })
+        Arc::new(RtpLegSettings { codecs: codecs.to_vec(), srtp, bind, advertise, strict_source: false, frames: None })
     };
     let of_trunk = |trunk: &Trunk| {
         let srtp = if trunk.srtp == Srtp::Sdes { SrtpPolicy::Sdes } else { SrtpPolicy::Off };
@@ -238,6 +242,14 @@ fn media_of_trunks(config: &Config) -> BTreeMap<Arc<str>, Arc<RtpLegSettings>> {
     // Meta's media is Opus, protected by keys in the SDP or by DTLS (whatsapp-calling §4).
     let whatsapp = (Arc::from(WHATSAPP_TRUNK), settings(&[Codec::Opus], SrtpPolicy::Sdes, None, None));
     config.trunks.iter().map(of_trunk).chain([whatsapp]).filter(|_| config.sip.is_some()).collect()
+}
+
+/// To whom callers are handed.
+fn hand_on(config: &Config, trunks: &BTreeMap<Arc<str>, Arc<RtpLegSettings>>) -> Option<HandOn> {
+    let to = config.transfer.clone()?;
+    let media = Arc::clone(trunks.get(to.trunk.as_str())?);
+    let trunk = config.trunks.iter().find(|trunk| trunk.name == to.trunk)?;
+    Some(HandOn { public_network: trunk.public_network, media, to })
 }
 
 /// Everything that calls share.
@@ -259,7 +271,10 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
     findings.log();
     let metrics = Arc::new(Metrics::new());
     let barge_in = config.openai.as_ref().map_or(BargeIn::Off, |openai| openai.turn.judged_here());
-    let lanes = Lanes::start(&config.media, barge_in, config.limits.max_calls, dead).map_err(boot)?;
+    // A caller who is handed on has a second leg beside her own.
+    let persons = if config.transfer.is_some() { (config.limits.max_calls / 4).max(2) } else { 0 };
+    let legs = config.limits.max_calls + persons;
+    let lanes = Lanes::start(&config.media, barge_in, legs, dead).map_err(boot)?;
     let tls = tls::client(&config.http.extra_roots).map_err(boot)?;
     let whatsapp = config.whatsapp.clone().map(Arc::new);
     let providers = Arc::new(Providers::new(&openai, &tls, Arc::clone(&metrics)).map_err(boot)?);
@@ -283,7 +298,9 @@ async fn build(config: &Arc<Config>, key: &BoxKey, dead: &mpsc::Sender<String>) 
         store,
         lanes: Arc::new(lanes),
         graph,
+        transfer: hand_on(config, &trunks),
         trunks,
+        sip: OnceLock::new(),
         providers,
         metrics,
         texts_ring: Arc::new(Notify::new()),

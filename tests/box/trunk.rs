@@ -10,7 +10,7 @@ use sauti_core::pii::CallerAddress;
 use sauti_sim::audio::g711::Law;
 use sauti_sim::caller::person::{Person as Speaker, Step};
 use sauti_sim::openai::{Latency, Script};
-use sauti_sim::trunk::caller::{CallEvent, Dial, Transport, TrunkCall};
+use sauti_sim::trunk::caller::{CallEvent, Dial, Refers, Transport, TrunkCall};
 use sauti_sim::trunk::message::Message;
 use sauti_sim::trunk::phone::TrunkPhone;
 use sauti_sim::whatsapp::calls::Cause;
@@ -43,7 +43,7 @@ fn options(name: &'static str) -> Options {
 
 fn carrier(world: &World, transport: Transport) -> Carrier {
     let which = if transport == Transport::Udp { "sip.udp" } else { "sip.tcp" };
-    Carrier { target: world.daemon.bound(which), transport, law: Law::A }
+    Carrier { target: world.daemon.bound(which), transport, law: Law::A, refers: Refers::No }
 }
 
 fn plan(who: u32, script: Vec<Step>) -> Plan {
@@ -177,6 +177,7 @@ impl Peer {
             caller: Person::numbered(who).number.expose().to_owned(),
             called: called.to_owned(),
             sdp: offer(phone.offer(media.local_addr().expect("an address"))),
+            refers: Refers::No,
         };
         signalling.connect(dial.target).await.expect("loopback");
         let call = TrunkCall::dial(Instant::now(), dial, u64::from(who) + 77);

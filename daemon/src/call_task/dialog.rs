@@ -2,6 +2,7 @@
 
 use sauti_core::ai::session;
 use sauti_core::call::machine::Input;
+use sauti_core::call::transfer::Input as ToTransfer;
 
 use super::CallTask;
 use crate::door::further_event;
@@ -44,12 +45,13 @@ impl CallTask {
             DialogEvent::Reoffer { sdp, reply } => {
                 self.reoffer(sdp.as_ref().map(sauti_core::pii::Pii::expose), reply).await
             }
-            DialogEvent::Dtmf(_) => self.house.metrics.packets("dtmf_digit", 1),
-            // Of calls that we make, and of transfers.
-            DialogEvent::Confirmed { sdp: None }
-            | DialogEvent::Ringing { .. }
-            | DialogEvent::Refused { .. }
-            | DialogEvent::Referred { .. } => {}
+            DialogEvent::Dtmf(key) => {
+                self.house.metrics.packets("dtmf_digit", 1);
+                self.press_on(key);
+            }
+            DialogEvent::Referred { code, is_final } => self.transfer_input(ToTransfer::News { code, is_final }),
+            // Of calls that we make.
+            DialogEvent::Confirmed { sdp: None } | DialogEvent::Ringing { .. } | DialogEvent::Refused { .. } => {}
         }
     }
 

@@ -32,8 +32,8 @@ fn every_language_has_every_recording_and_only_kinyarwanda_is_a_stand_in() {
         for &name in ClipName::ALL {
             let samples = clips.get(language, name).unwrap();
             let seconds = samples.len() as f64 / f64::from(SAMPLE_RATE);
-            assert!((0.8..8.0).contains(&seconds), "{language:?} {name}: {seconds:.2} s");
-            let origin = if language == Language::Rw { Origin::StandIn } else { Origin::BuiltIn };
+            assert!((0.8..=8.0).contains(&seconds), "{language:?} {name}: {seconds:.2} s");
+            let origin = if language == Language::Rw && name.is_spoken() { Origin::StandIn } else { Origin::BuiltIn };
             assert_eq!(clips.origin(language, name), Some(origin));
         }
     }
@@ -41,14 +41,14 @@ fn every_language_has_every_recording_and_only_kinyarwanda_is_a_stand_in() {
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].starts_with("agent.rw: no free voice") && notes[0].contains("still_there"), "{}", notes[0]);
     let bytes = clips.bytes();
-    assert!((3_000_000..4_000_000).contains(&bytes), "{bytes} bytes, and the module's head says 3.4 MB");
+    assert!((3_300_000..4_300_000).contains(&bytes), "{bytes} bytes, and the module's head says 3.8 MB");
 }
 
 #[test]
 fn a_recording_says_the_built_in_text_word_for_word() {
     for language in Language::ALL {
         let texts = Texts::built_in(language);
-        for &name in ClipName::ALL {
+        for &name in ClipName::ALL.iter().filter(|name| name.is_spoken()) {
             let words = words(language, name).unwrap();
             assert!(!words.is_empty());
             if let Some(text) = name.text(&texts) {
@@ -56,7 +56,8 @@ fn a_recording_says_the_built_in_text_word_for_word() {
             }
         }
     }
-    assert_eq!(WORDS.lines().count(), Language::ALL.len() * ClipName::ALL.len());
+    let spoken = ClipName::ALL.iter().filter(|name| name.is_spoken()).count();
+    assert_eq!(WORDS.lines().count(), Language::ALL.len() * spoken);
 }
 
 #[test]
@@ -66,7 +67,9 @@ fn recordings_are_as_loud_as_each_other_within_three_decibels_and_end_in_silence
     for language in Language::ALL {
         for &name in ClipName::ALL {
             let samples = clips.get(language, name).unwrap();
-            levels.push((level(&samples), format!("{}/{name}", language.code())));
+            if name.is_spoken() {
+                levels.push((level(&samples), format!("{}/{name}", language.code())));
+            }
             for edge in [&samples[..48], &samples[samples.len() - 48..]] {
                 assert!(edge.iter().all(|sample| sample.unsigned_abs() < 200), "{language:?} {name}: an edge clicks");
             }

@@ -43,8 +43,8 @@ pub struct RtpLegSettings {
     pub advertise: Option<IpAddr>,
     /// Packets from elsewhere than signalled are dropped: for a peer that is not behind a NAT.
     pub strict_source: bool,
-    /// The model hears PCM though the trunk speaks G.711.
-    pub pcm: bool,
+    /// What frames between lane and task are in, whatever is spoken with the trunk; `None` follows its codec.
+    pub frames: Option<AudioFormat>,
 }
 
 impl RtpLegSettings {
@@ -55,7 +55,10 @@ impl RtpLegSettings {
     /// What the model's session is to speak where the trunk speaks `codec`.
     #[must_use]
     pub const fn format(&self, codec: Codec) -> AudioFormat {
-        if self.pcm { AudioFormat::Pcm24 } else { codec.session_format() }
+        match self.frames {
+            Some(format) => format,
+            None => codec.session_format(),
+        }
     }
 }
 

@@ -94,6 +94,8 @@ event_names! {
     WaVoiceCallEvent = "WA_VOICE_CALL_EVENT" INFO,
     /// A sideband to a call is up.
     WaVoiceWebsocketConnected = "WA_VOICE_WEBSOCKET_CONNECTED" INFO,
+    /// A caller is handed to a person: `STAGE` says how far that is.
+    CallTransfer = "CALL_TRANSFER" INFO,
     /// The call is over, with outcome and fault.
     CallEnded = "CALL_ENDED" INFO,
     /// A SIP trunk was registered, lost, found or refused.

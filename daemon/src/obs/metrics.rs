@@ -80,6 +80,7 @@ pub struct Metrics {
     interruptions: Counter,
     truncations: Counter,
     waits_filled: Counter,
+    transfers: Family<Kind, Counter>,
     overflows: Counter,
     underruns: Counter,
     mos: Latency,
@@ -216,6 +217,8 @@ impl Metrics {
         registry.register("interruptions", "Times a caller spoke over the AI", interruptions.clone());
         let waits_filled = Counter::default();
         registry.register("waits_filled", "Words of patience played to callers who waited", waits_filled.clone());
+        let transfers = Family::<Kind, Counter>::default();
+        registry.register("transfers", "Callers handed to a person, and attempts at it, by result", transfers.clone());
         let truncations = Counter::default();
         registry.register("truncations", "Items cut to what was heard", truncations.clone());
         let overflows = Counter::default();
@@ -310,6 +313,7 @@ impl Metrics {
             interruptions,
             truncations,
             waits_filled,
+            transfers,
             overflows,
             underruns,
             mos,
@@ -413,6 +417,11 @@ impl Metrics {
     /// A caller who waited was told so.
     pub fn wait_filled(&self) {
         self.waits_filled.inc();
+    }
+
+    /// A caller was to be handed to a person: it began, or this came of it.
+    pub fn transfer(&self, kind: &'static str) {
+        self.transfers.get_or_create(&Kind { kind }).inc();
     }
 
     /// An item was cut to what was heard.

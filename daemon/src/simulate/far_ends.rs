@@ -14,7 +14,7 @@ use sauti_sim::audio::judge::Judge;
 use sauti_sim::audio::speech::Speech;
 use sauti_sim::caller::person::Step;
 use sauti_sim::openai::{Clip, ExpectedKey, Latency, Line, Mode, RequestFacts, Say, Script, ServerSettings};
-use sauti_sim::trunk::caller::Transport;
+use sauti_sim::trunk::caller::{Refers, Transport};
 use sauti_sim::whatsapp::delivery::{Habits, PostOffice};
 use sauti_sim::whatsapp::graph::{Graph, GraphOptions};
 use sauti_sim::whatsapp::person::{Business, Person as Identity};
@@ -144,7 +144,7 @@ impl World {
 
     async fn run(self, speech: &Speech, sip: Option<SocketAddr>) -> Result<(), String> {
         let mut calls = JoinSet::new();
-        let carrier = sip.map(|target| Carrier { target, transport: Transport::Udp, law: Law::A });
+        let carrier = sip.map(|target| Carrier { target, transport: Transport::Udp, law: Law::A, refers: Refers::No });
         for (number, identity) in self.identities.iter().enumerate() {
             let plan = self.plan(number, identity, speech);
             if self.spec.door == Door::Trunk {

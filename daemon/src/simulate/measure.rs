@@ -11,6 +11,10 @@ use sauti_sim::whatsapp::calls::CallRecord;
 use super::loopback::phones::Lived;
 use super::report::{CallReport, ConnectTimes};
 
+/// What may lie between a delta that leaves the model and its sound at the caller's ear, when she hangs up meanwhile:
+/// the 200 ms that a lane is given ahead, and the two links.
+const ON_THE_WAY: Duration = Duration::from_millis(250);
+
 /// What a report is made of.
 pub(super) struct Evidence<'a> {
     pub(super) lived: &'a Lived,
@@ -83,18 +87,7 @@ fn content(judge: &mut Judge, report: &mut CallReport, lived: &Lived, model: &Re
     let said: Vec<Utterance> = lived.person.said.iter().map(|said| Utterance::new(said.samples.clone())).collect();
     let up = judge.heard(&said, &model.appended);
     (report.heard_up, report.windows_up) = (up.percent(), up.sent_windows);
-    let spoken: Vec<Utterance> = model
-        .spoken
-        .iter()
-        .filter(|item| item.samples_sent > 0 && !item.deleted)
-        .map(|item| {
-            let sent = item.samples.get(..item.samples_sent.min(item.samples.len())).unwrap_or_default();
-            let mut utterance = Utterance::new(sent);
-            utterance.truncated_at =
-                item.truncated_at_ms.and_then(|at| usize::try_from(at * u64::from(SAMPLE_RATE) / 1_000).ok());
-            utterance
-        })
-        .collect();
+    let spoken = owed(model, lived.person.hung_up_at());
     let down = judge.heard(&spoken, &lived.person.heard);
     (report.heard_down, report.windows_down) = (down.percent(), down.sent_windows);
     let started: Vec<Instant> = model.instants_of("input_audio_buffer.speech_started").collect();
@@ -107,6 +100,29 @@ fn content(judge: &mut Judge, report: &mut CallReport, lived: &Lived, model: &Re
             report.voice_to_silence_ms.extend(lived.person.silence_after(said).map(ms));
         }
     }
+}
+
+/// What the caller should have heard: what the model sent and did not take back, as far as it can be spoken until she
+/// hangs up. A model that sends ahead of time has often sent more than that.
+fn owed(model: &Record, hung_up: Option<Instant>) -> Vec<Utterance> {
+    let samples = |length: Duration| usize::try_from(length.as_millis() * u128::from(SAMPLE_RATE) / 1_000);
+    let mut free: Option<Instant> = None;
+    let mut owed = Vec::new();
+    for item in model.spoken.iter().filter(|item| item.samples_sent > 0 && !item.deleted) {
+        let sent = item.samples.get(..item.samples_sent.min(item.samples.len())).unwrap_or_default();
+        let mut utterance = Utterance::new(sent);
+        let cut = item.truncated_at_ms.map(Duration::from_millis);
+        let first = item.deltas.first().map(|(at, _)| *at);
+        let begins = first.zip(free).map(|(first, free)| first.max(free)).or(first);
+        let heard = begins.zip(hung_up).map(|(begins, end)| end.saturating_duration_since(begins + ON_THE_WAY));
+        let at_most = cut.into_iter().chain(heard).min();
+        utterance.truncated_at = at_most.and_then(|length| samples(length).ok());
+        let spoken = sent.len().min(cut.and_then(|cut| samples(cut).ok()).unwrap_or(usize::MAX));
+        let length = Duration::from_millis(spoken as u64 * 1_000 / u64::from(SAMPLE_RATE));
+        free = begins.map(|begins| begins + length);
+        owed.push(utterance);
+    }
+    owed
 }
 
 /// Where chirps begin in a recording; `early` samples are taken off each.

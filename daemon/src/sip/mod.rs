@@ -182,6 +182,12 @@ impl Sip {
         place::place(&self.shared, call).await
     }
 
+    /// The whole `sip:` address of `target` at a trunk, as the far end of a REFER needs it; `None` where there is none.
+    #[must_use]
+    pub fn address_of(&self, trunk: &str, target: &str) -> Option<Pii> {
+        place::address_of(&self.shared, trunk, target)
+    }
+
     /// How each trunk stands, in the order of the file.
     #[must_use]
     pub fn statuses(&self) -> Vec<TrunkStatus> {

@@ -136,6 +136,13 @@ pub(super) async fn place(shared: &Arc<Shared>, call: Place) -> Result<(Dialog, 
     Ok((Dialog::new(dialog, line, trace, Asked::default()), events_out))
 }
 
+/// The whole address of `target` at a trunk.
+pub(super) fn address_of(shared: &Shared, trunk: &str, target: &str) -> Option<Pii> {
+    let (host, transport) = target_of(shared, shared.peer(trunk)?)?;
+    let uri = callee(target, &host, transport).ok()?;
+    Some(Pii::new(uri.to_string()))
+}
+
 /// Whether the addresses of a peer come from DNS.
 pub(super) fn peer_has_names(shared: &Shared, peer: usize) -> bool {
     shared.trunk(peer).is_some_and(|trunk| trunk.registrar.is_some() || trunk.outbound_proxy.is_some())

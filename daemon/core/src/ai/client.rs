@@ -170,6 +170,8 @@ pub fn word_for_word(text: &str) -> Pii {
 
 /// The name of the tool by which the model ends a call.
 pub const END_CALL: &str = "end_call";
+/// The name of the tool by which it hands the caller to a person.
+pub const TRANSFER: &str = "transfer_to_human";
 
 /// A tool, flat as the Realtime API wants it: the name does not stand in a `function` of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -199,6 +201,14 @@ const HANG_UP: Tool = Tool {
     parameters: NoParameters { r#type: "object", properties: Nothing {}, required: [] },
 };
 
+const HAND_OVER: Tool = Tool {
+    r#type: "function",
+    name: TRANSFER,
+    description: "Connects the caller with a person. Call it when the caller asks for one, or when you cannot help; first \
+                  say in one short sentence that you are connecting them.",
+    parameters: NoParameters { r#type: "object", properties: Nothing {}, required: [] },
+};
+
 /// The `session` of a `session.update`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SessionUpdate {
@@ -206,7 +216,7 @@ pub struct SessionUpdate {
     output_modalities: [&'static str; 1],
     instructions: Pii,
     audio: Audio,
-    tools: [Tool; 1],
+    tools: Vec<Tool>,
     tool_choice: &'static str,
     max_output_tokens: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -325,7 +335,7 @@ impl SessionUpdate {
                 },
                 output: AudioOutput { format: AudioFormat::default().into(), voice: openai.voice.clone() },
             },
-            tools: [HANG_UP],
+            tools: vec![HANG_UP],
             tool_choice: "auto",
             max_output_tokens: openai.max_output_tokens,
             reasoning: openai.reasoning.clone().map(|effort| Reasoning { effort }),
@@ -339,6 +349,13 @@ impl SessionUpdate {
         self.format = format;
         self.audio.input.format = format.into();
         self.audio.output.format = format.into();
+        self
+    }
+
+    /// The same with the tool that hands the caller to a person.
+    #[must_use]
+    pub fn with_transfer(mut self) -> Self {
+        self.tools.push(HAND_OVER);
         self
     }
 

@@ -28,6 +28,7 @@ use self::patience::{Due, Patience};
 use self::recap::Recap;
 use self::responses::{Active, Ask, Responses};
 use self::signs::Signs;
+pub use self::tools::HandOver;
 use self::tools::Tools;
 use self::words::Transcripts;
 use super::client::{ClientEvent, ResponseCreate, ResponseMetadata, SessionUpdate, word_for_word};
@@ -176,6 +177,13 @@ impl Session {
         self
     }
 
+    /// Says whether the model may hand the caller to a person; without this it may not.
+    #[must_use]
+    pub const fn with_hand_over(mut self, hand_over: HandOver) -> Self {
+        self.tools.hand_over = hand_over;
+        self
+    }
+
     /// True once the session is configured and until it is lost or over: only then is audio to be appended.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -264,6 +272,7 @@ impl Session {
             }
             (_, Input::OnAir) => self.patience.on_air(now.mono),
             (_, Input::Hold(held)) => self.patience.hold(now.mono, held),
+            (_, Input::TransferMissed(why)) => self.missed(now.mono, why, out),
             (Phase::Failed, Input::Reopen(update)) => self.reopen(*update),
             (_, Input::Reopen(_)) => {}
             (Phase::Failed, Input::Timer) => self.timer(now, out),
@@ -284,6 +293,9 @@ impl Session {
                 }
             }
             (_, Input::Alive) => self.sign_of_life(now),
+            // Nobody hears it now, and what it was about may be over then.
+            (_, Input::Say(line, _) | Input::SayFirmly(line, _)) if self.tools.away && !line.is_last() => {}
+            (_, Input::Overlap(_)) if self.tools.away => {}
             (_, Input::Say(line, text)) => self.say(now, line, text, playout, out),
             (_, Input::Overlap(overlap)) => self.overlap(now, overlap, playout, out),
             (_, Input::SayFirmly(line, text)) => self.say_firmly(now, line, text, playout, out),
@@ -560,8 +572,7 @@ impl Session {
                 }
             }
             Some((due, Timer::Leave)) if due <= now.mono => {
-                self.tools.leave = None;
-                out.push(Effect::Concluded);
+                self.left(now.mono, out);
             }
             Some((due, Timer::NoAudio)) if due <= now.mono => self.no_audio(now, out),
             Some((due, Timer::Silence)) if due <= now.mono => {

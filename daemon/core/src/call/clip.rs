@@ -17,17 +17,26 @@ super::outcome::labels! {
         Goodbye => "goodbye",
         /// The caller has been silent for long.
         StillThere => "still_there",
+        /// What a caller hears while a person is called; played again and again.
+        HoldMusic => "hold_music",
     }
 }
 
 impl ClipName {
-    /// The text of `[agent.xx]` that says the same; `None` for the apology, whose text is a message to be read.
+    /// Words, not music.
+    #[must_use]
+    pub const fn is_spoken(self) -> bool {
+        !matches!(self, Self::HoldMusic)
+    }
+
+    /// The text of `[agent.xx]` that says the same; `None` for the apology, whose text is a message to be read, and for
+    /// music.
     #[must_use]
     pub fn text(self, texts: &Texts) -> Option<&str> {
         match self {
             Self::Greeting => Some(&texts.greeting),
             Self::OneMoment => Some(&texts.one_moment),
-            Self::Apology => None,
+            Self::Apology | Self::HoldMusic => None,
             Self::Goodbye => Some(&texts.goodbye),
             Self::StillThere => Some(&texts.still_there),
         }

@@ -78,6 +78,8 @@ pub enum Input {
     },
     /// The model's session is configured.
     ModelReady,
+    /// A person has taken the model's place: no session is wanted any more.
+    ModelOut,
     /// The model's session is gone or was never had.
     ModelLost {
         /// Key, quota or account: trying again is useless.
@@ -198,6 +200,8 @@ enum Model {
     },
     /// Nothing is tried any more.
     GivenUp,
+    /// None is wanted: the caller speaks with a person.
+    Out,
 }
 
 /// Where the call stands with the door and the caller.
@@ -307,7 +311,7 @@ impl Call {
                 let attempt = match self.model {
                     Model::Opening { attempt } | Model::Waiting { attempt, .. } => attempt,
                     Model::Ready { attempt, .. } => attempt,
-                    Model::GivenUp => return,
+                    Model::GivenUp | Model::Out => return,
                 };
                 self.model = Model::Ready { since: now, attempt };
                 self.lost = None;
@@ -315,7 +319,13 @@ impl Call {
                 self.reach(Milestone::ModelUp, now, out);
                 self.bridge(now, out);
             }
+            Input::ModelLost { .. } if self.model == Model::Out => {}
             Input::ModelLost { refused } => self.model_lost(now, refused, out),
+            Input::ModelOut => {
+                if matches!(self.phase, Phase::Talking { .. }) {
+                    (self.model, self.lost, self.model_owes) = (Model::Out, None, None);
+                }
+            }
             Input::ModelOwes(since) => self.model_owes = since,
             Input::FirstAudio => self.reach(Milestone::ConversationStarted, now, out),
             Input::GoodbyePlayed => {
@@ -343,7 +353,7 @@ impl Call {
     pub fn deadline(&self) -> Option<(Instant, Timer)> {
         let retry = match self.model {
             Model::Waiting { until, .. } => Some((until, Timer::ModelRetry)),
-            Model::Opening { .. } | Model::Ready { .. } | Model::GivenUp => None,
+            Model::Opening { .. } | Model::Ready { .. } | Model::GivenUp | Model::Out => None,
         };
         let no_media_yet = Some((self.began + self.limits.no_media, Timer::NoMedia));
         let due = match self.phase {
@@ -361,6 +371,8 @@ impl Call {
                 let lead = self.limits.max_call.saturating_sub(GOODBYE_LEAD);
                 let model = if ready {
                     self.model_owes.map(|owed| (owed.max(since) + self.limits.model_silence, Timer::ModelSilence))
+                } else if self.model == Model::Out {
+                    None
                 } else {
                     let patience = self.lost.map_or_else(|| self.model_grace(since), |lost| lost + MODEL_OUTAGE);
                     Some((patience, Timer::ModelGrace))
@@ -480,7 +492,7 @@ impl Call {
                 if steady { 0 } else { attempt }
             }
             // There is no session that could be lost.
-            Model::Waiting { .. } | Model::GivenUp => return,
+            Model::Waiting { .. } | Model::GivenUp | Model::Out => return,
         };
         if talking && matches!(self.model, Model::Ready { .. }) {
             self.lost = Some(now);

@@ -420,3 +420,27 @@ fn an_answer_that_meta_does_not_take_is_our_fault_and_a_dead_token_the_operators
         assert!(world.owes_text());
     }
 }
+
+#[test]
+fn a_caller_who_speaks_with_a_person_needs_no_model_and_is_not_cut_off_for_want_of_one() {
+    let mut world = World::talking();
+    world.input(Input::ModelOwes(Some(world.now))).input(Input::ModelOut).input(Input::ModelLost { refused: true });
+    for second in 1..=600 {
+        world.until(Duration::from_secs(second)).input(Input::MediaSeen);
+    }
+    assert_eq!(world.outcome(), None);
+    assert_eq!(world.count(&Effect::OpenModel), 1, "none is opened again");
+    world.input(Input::Concluded(Fault::None));
+    assert_eq!(world.outcome(), Some((Outcome::Completed, Fault::None)));
+    // The limits of a call hold all the same, without a goodbye that nobody could speak.
+    let mut world = World::talking();
+    world.input(Input::ModelOut);
+    for second in 1..=900 {
+        world.until(Duration::from_secs(second)).input(Input::MediaSeen);
+    }
+    assert_eq!(world.outcome(), Some((Outcome::Limit, Fault::None)));
+    assert_eq!(world.count(&Effect::SayGoodbye), 0);
+    let mut silent = World::talking();
+    silent.input(Input::ModelOut).until(Duration::from_secs(30));
+    assert_eq!(silent.outcome(), Some((Outcome::NoMedia, Fault::Whatsapp)));
+}

@@ -10,3 +10,4 @@ pub mod milestones;
 pub mod outcome;
 pub mod redact;
 pub mod summary;
+pub mod transfer;

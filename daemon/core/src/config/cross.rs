@@ -67,6 +67,14 @@ fn sip(config: &Config, book: &Book<'_>) {
         _ => {}
     }
     listeners(config, book);
+    if let Some(transfer) = &config.transfer
+        && config.whatsapp.is_some()
+        && config.trunks.iter().any(|trunk| trunk.name == transfer.trunk && trunk.public_network)
+    {
+        let text = "leads into the public telephone network: callers of WhatsApp are not handed on there, as its terms \
+                    forbid it; where it does not, say so with public_network = false of that trunk";
+        book.note("transfer.trunk", text);
+    }
     for (index, trunk) in config.trunks.iter().enumerate() {
         listener_of(config, trunk, index, book);
         overlap(config, trunk, index, book);

@@ -147,6 +147,7 @@ impl Config {
             page.text("still_there", &texts.still_there);
             page.text("nobody_there", &texts.nobody_there);
             page.text("apology", &texts.apology);
+            page.text("nobody_free", &texts.nobody_free);
             page.text("goodbye", &texts.goodbye);
         }
         page.table("[ledger]");
@@ -167,6 +168,13 @@ impl Config {
             }
         }
         self.trunks.iter().for_each(|trunk| write_trunk(page, trunk));
+        if let Some(transfer) = &self.transfer {
+            page.table("[transfer]");
+            page.text("trunk", &transfer.trunk);
+            page.text("target", &transfer.target);
+            page.text("way", transfer.way.label());
+            page.duration("answer_within", transfer.answer_within);
+        }
     }
 }
 
@@ -187,6 +195,7 @@ fn write_trunk(page: &mut Page, trunk: &Trunk) {
     page.value("calls", trunk.calls);
     page.value("calls_per_second", trunk.calls_per_second);
     page.duration("register_every", trunk.register_every);
+    page.value("public_network", trunk.public_network);
     for route in &trunk.routes {
         page.table("[[trunk.route]]");
         page.text("called", &route.called);

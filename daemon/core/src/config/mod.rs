@@ -31,6 +31,7 @@ use secrecy::SecretString;
 pub use self::fallback::Fallback;
 pub use self::trunk::{Codec, HostPort, ONLY_AGENT, Sip, Srtp, Transport, Trunk, TrunkRoute, WHATSAPP_TRUNK};
 use crate::call::cost::PriceTable;
+use crate::call::transfer::Way;
 use crate::media::floor::BargeIn;
 use problem::Note;
 
@@ -96,6 +97,8 @@ pub struct Config {
     pub sip: Option<Sip>,
     /// `[[trunk]]`.
     pub trunks: Vec<Trunk>,
+    /// `[transfer]`; `None` = callers are handed to nobody.
+    pub transfer: Option<Transfer>,
     /// Which secrets were given, by name; never the secrets.
     pub secrets: BTreeMap<String, bool>,
     /// What the operator should know although nothing keeps the box from starting.
@@ -448,6 +451,8 @@ pub struct Texts {
     pub nobody_there: String,
     /// Sent as a text message when a caller could not be served.
     pub apology: String,
+    /// Sent as a text message when a caller wanted a person and none could be reached.
+    pub nobody_free: String,
     /// Spoken shortly before `max_call`, word for word.
     pub goodbye: String,
 }
@@ -458,6 +463,19 @@ impl Texts {
     pub fn built_in(language: Language) -> Self {
         texts::of(language)
     }
+}
+
+/// `[transfer]`: to whom a caller is handed who wants a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// The trunk over which the person is reached.
+    pub trunk: String,
+    /// Whom: a number, `user@host` or a `sip:` address.
+    pub target: String,
+    /// How.
+    pub way: Way,
+    /// How long the person's telephone may ring.
+    pub answer_within: Duration,
 }
 
 /// `[ledger]`.

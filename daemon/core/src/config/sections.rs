@@ -35,6 +35,7 @@ pub(super) fn read(context: &Context<'_, '_>, root: Section<'_, '_>) -> Config {
     let upstream = upstream(root.section("upstream"));
     let sip = trunk::sip(context, root.section("sip"));
     let trunks = trunk::read(context, root.sections("trunk"), &node.languages, limits.max_calls);
+    let transfer = trunk::transfer(context, root.section("transfer"), &trunks);
     root.finish();
     let mut secrets: BTreeMap<String, bool> =
         SECRETS.iter().map(|name| ((*name).to_owned(), context.secrets.is_set(name))).collect();
@@ -59,6 +60,7 @@ pub(super) fn read(context: &Context<'_, '_>, root: Section<'_, '_>) -> Config {
         upstream,
         sip,
         trunks,
+        transfer,
         secrets,
         notes: Vec::new(),
     }
@@ -402,6 +404,7 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
             still_there: say("still_there", built_in.still_there),
             nobody_there: say("nobody_there", built_in.nobody_there),
             apology: say("apology", built_in.apology),
+            nobody_free: say("nobody_free", built_in.nobody_free),
             goodbye: say("goodbye", built_in.goodbye),
         };
         table.finish();

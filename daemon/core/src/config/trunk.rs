@@ -11,7 +11,8 @@ use secrecy::SecretString;
 
 use super::check::Context;
 use super::file::{Complaint, Section};
-use super::{Language, Network, TlsFiles, sections, values};
+use super::{Language, Network, TlsFiles, Transfer, sections, values};
+use crate::call::transfer::Way;
 pub use crate::media::codec::Codec;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -162,6 +163,8 @@ pub struct Trunk {
     pub register_every: Duration,
     /// Which numbers are answered, the first that fits wins. Empty = calls from here are refused.
     pub routes: Vec<Arc<TrunkRoute>>,
+    /// It leads into the public telephone network, where WhatsApp's terms forbid to take its calls.
+    pub public_network: bool,
     /// Its password; empty when it was not given.
     pub password: Option<SecretString>,
 }
@@ -232,6 +235,40 @@ pub(super) fn sip(context: &Context<'_, '_>, section: Section<'_, '_>) -> Option
     })
 }
 
+/// Reads `[transfer]`; its trunk is one of `trunks`.
+pub(super) fn transfer(context: &Context<'_, '_>, section: Section<'_, '_>, trunks: &[Trunk]) -> Option<Transfer> {
+    let trunk = section.read("trunk", values::plain_name);
+    let target = section.read("target", target);
+    let words: Vec<&str> = Way::ALL.iter().map(|way| way.label()).collect();
+    let way = section.read_or("way", |value| values::one_of(value, &words), || Way::Refer.label());
+    let ringing = 5 * SECOND..=2 * MINUTE;
+    let answer_within = section.read_or("answer_within", |value| values::duration(value, ringing), || 30 * SECOND);
+    if !section.is_present() {
+        return None;
+    }
+    for (key, what) in [("trunk", "over which trunk the person is reached"), ("target", "whom to call")] {
+        if context.whole && !section.has(key) {
+            section.complain(key, format!("is missing: {what}"), format!("write {key} = \"…\""));
+        }
+    }
+    if let Some(trunk) = trunk.as_ref().filter(|named| !trunks.iter().any(|trunk| trunk.name == named.value)) {
+        let names: Vec<_> = trunks.iter().map(|trunk| trunk.name.as_str()).collect();
+        let fix = if names.is_empty() {
+            "write a [[trunk]] of that name".to_owned()
+        } else {
+            format!("name one of them: {}", names.join(", "))
+        };
+        context.book.problem(&trunk.path, trunk.line, format!("{:?} is the name of no [[trunk]]", trunk.value), fix);
+    }
+    section.finish();
+    Some(Transfer {
+        trunk: trunk?.value,
+        target: target?.value,
+        way: Way::parse(way.value).unwrap_or(Way::Refer),
+        answer_within: answer_within.value,
+    })
+}
+
 /// Reads every `[[trunk]]`. `languages` and `max_calls` are what a table inherits that does not name them.
 pub(super) fn read(
     context: &Context<'_, '_>,
@@ -288,6 +325,7 @@ fn one(
     let calls_per_second = section.read_or("calls_per_second", |value| values::whole(value, 1..=1_000), || 10);
     let lifetime = MINUTE..=24 * HOUR;
     let register_every = section.read_or("register_every", |value| values::duration(value, lifetime), || 10 * MINUTE);
+    let public_network = section.read_or("public_network", values::flag, || true);
     let routes = section.sections("route").into_iter().filter_map(|route| self::route(context, route, languages));
     let routes = routes.map(Arc::new).collect();
     if section.has("registrar") && !section.has("username") {
@@ -327,6 +365,7 @@ fn one(
         calls_per_second: calls_per_second.value,
         register_every: register_every.value,
         routes,
+        public_network: public_network.value,
         password,
     }
 }
@@ -386,6 +425,16 @@ fn address_of_record(value: &toml::de::DeValue<'_>) -> Result<String, Complaint>
         Some((user, domain)) if sound(user) && sound(domain) => Ok(text),
         _ => Err(Complaint::new("is no address of record", FIX)),
     }
+}
+
+/// What goes into a Request-URI.
+fn target(value: &toml::de::DeValue<'_>) -> Result<String, Complaint> {
+    let text = values::name(value)?;
+    if text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"')) {
+        return Ok(text);
+    }
+    let fix = "write a number, user@host or a sip: address, like \"+35690000003\"";
+    Err(Complaint::new("has characters that no SIP address has", fix))
 }
 
 fn called(value: &toml::de::DeValue<'_>) -> Result<String, Complaint> {

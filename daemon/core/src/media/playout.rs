@@ -547,6 +547,16 @@ impl Playout {
         Some(Flushed { epoch: self.epoch, cuts })
     }
 
+    /// Begins a new epoch: what the lane plays from now on is somebody else's, or was until now. Everything that is held is
+    /// thrown away.
+    pub fn set_apart(&mut self) -> u32 {
+        if self.flush().is_none() {
+            self.epoch = self.epoch.wrapping_add(1);
+            (self.pushed, self.consumed) = (0, 0);
+        }
+        self.epoch
+    }
+
     /// Frames that the lane has been given and has not consumed; top up while this is below the lead.
     ///
     /// Right after a flush the ring may still hold as many stale frames, so it needs room for twice the lead.

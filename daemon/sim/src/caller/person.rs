@@ -103,6 +103,7 @@ pub struct Person {
     /// What the other side said.
     pub speech: Vec<Heard>,
     heard_in_step: bool,
+    over_at: Option<Instant>,
 }
 
 impl Person {
@@ -120,6 +121,7 @@ impl Person {
             said: Vec::new(),
             speech: Vec::new(),
             heard_in_step: false,
+            over_at: None,
         }
     }
 
@@ -136,6 +138,12 @@ impl Person {
     #[must_use]
     pub const fn is_over(&self) -> bool {
         self.began.is_some() && matches!(self.doing, Doing::Over)
+    }
+
+    /// When she hung up.
+    #[must_use]
+    pub const fn hung_up_at(&self) -> Option<Instant> {
+        self.over_at
     }
 
     /// When she picked up.
@@ -176,6 +184,9 @@ impl Person {
             self.doing = Doing::Over;
         }
         let frame = self.next_frame(now);
+        if self.is_over() {
+            self.over_at.get_or_insert(now);
+        }
         self.timeline.extend_from_slice(frame.as_ref().unwrap_or(&[0; FRAME_SAMPLES]));
         frame
     }

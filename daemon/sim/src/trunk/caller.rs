@@ -37,6 +37,18 @@ impl Transport {
     }
 }
 
+/// What the carrier does with a REFER (RFC 3515).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Refers {
+    /// 603.
+    #[default]
+    No,
+    /// Not a word.
+    Ignores,
+    /// 202, and then news of the call that was asked for, the last of which is this.
+    Until(u16),
+}
+
 /// Who calls whom, from where.
 #[derive(Debug, Clone)]
 pub struct Dial {
@@ -52,6 +64,8 @@ pub struct Dial {
     pub called: String,
     /// The offer.
     pub sdp: String,
+    /// What becomes of a REFER.
+    pub refers: Refers,
 }
 
 /// What happened.
@@ -68,6 +82,8 @@ pub enum CallEvent {
         /// `Retry-After`, seconds.
         retry_after: Option<u32>,
     },
+    /// The box asked us to call this address instead.
+    Referred(String),
     /// The box hung up.
     HungUp,
     /// Our BYE or CANCEL was answered, or never will be.
@@ -110,6 +126,8 @@ pub struct TrunkCall {
     ack: Option<Vec<u8>>,
     repeated: Option<Repeated>,
     rang: bool,
+    /// News of a referred call that are still to be told, the first next.
+    news: VecDeque<u16>,
     out: VecDeque<Vec<u8>>,
     events: VecDeque<CallEvent>,
     /// What the box did wrong.
@@ -140,6 +158,7 @@ impl TrunkCall {
             ack: None,
             repeated: None,
             rang: false,
+            news: VecDeque::new(),
             out: VecDeque::new(),
             events: VecDeque::new(),
             faults: Vec::new(),
@@ -275,7 +294,7 @@ impl TrunkCall {
     pub fn receive(&mut self, now: Instant, message: &Message) {
         match message.status() {
             Some(status) => self.response(now, status, message),
-            None => self.request_of_theirs(message),
+            None => self.request_of_theirs(now, message),
         }
     }
 
@@ -290,6 +309,12 @@ impl TrunkCall {
         if method == "INVITE" && number == 1 {
             self.judge(status, message);
             self.of_invite(now, status, message);
+        } else if status >= 200 && method == "NOTIFY" && number == self.number {
+            self.repeated = None;
+            if status != 200 {
+                self.fault("news of a REFER were not answered with 200");
+            }
+            self.tell_news(now);
         } else if status >= 200 && method == "BYE" && number == self.number {
             self.finish(CallEvent::Over);
         } else if status >= 200 && method == "CANCEL" {
@@ -372,7 +397,7 @@ impl TrunkCall {
         self.out.extend(self.ack.clone());
     }
 
-    fn request_of_theirs(&mut self, message: &Message) {
+    fn request_of_theirs(&mut self, now: Instant, message: &Message) {
         let Some(method) = message.method() else { return };
         if method == "ACK" {
             return;
@@ -389,13 +414,51 @@ impl TrunkCall {
         match method {
             "BYE" => {
                 self.out.push_back(message.reply("200 OK").to_wire());
+                if !self.news.is_empty() {
+                    self.fault("the box hung up before the transfer was done");
+                }
                 if self.state != State::Over {
                     self.finish(CallEvent::HungUp);
                 }
             }
+            "REFER" => self.referred(now, message),
             "OPTIONS" | "INFO" | "UPDATE" => self.out.push_back(message.reply("200 OK").to_wire()),
             _ => self.out.push_back(message.reply("501 Not Implemented").to_wire()),
         }
+    }
+
+    fn referred(&mut self, now: Instant, message: &Message) {
+        match self.dial.refers {
+            Refers::Ignores => {}
+            Refers::No => self.out.push_back(message.reply("603 Decline").to_wire()),
+            Refers::Until(_) if !self.news.is_empty() => {
+                // A repeated one.
+                self.out.push_back(message.reply("202 Accepted").to_wire());
+            }
+            Refers::Until(last) => {
+                self.out.push_back(message.reply("202 Accepted").with("Contact", self.contact()).to_wire());
+                let target = message.header("Refer-To").map(uri_of).unwrap_or_default();
+                self.events.push_back(CallEvent::Referred(target.to_owned()));
+                // RFC 3515 §2.4.4: at once, and once more when it is known.
+                self.news = [100, 180, last].into();
+                self.tell_news(now);
+            }
+        }
+    }
+
+    /// Tells the next news of a referred call.
+    fn tell_news(&mut self, now: Instant) {
+        let Some(status) = self.news.pop_front().filter(|_| self.state == State::Talking) else { return };
+        self.number += 1;
+        let Some(mut notify) = self.in_dialog("NOTIFY", self.number) else { return };
+        let state = if status >= 200 { "terminated;reason=noresource" } else { "active;expires=60" };
+        notify = notify
+            .with("Contact", self.contact())
+            .with("Event", "refer")
+            .with("Subscription-State", state)
+            .with("Content-Type", "message/sipfrag;version=2.0");
+        notify.body = format!("SIP/2.0 {status} whatever\r\n");
+        self.send_repeated(now, notify.to_wire(), GIVEN_UP);
     }
 
     fn finish(&mut self, event: CallEvent) {
@@ -423,6 +486,7 @@ mod tests {
             caller: "250780000001".to_owned(),
             called: "100".to_owned(),
             sdp: "v=0\r\n".to_owned(),
+            refers: Refers::No,
         };
         let mut call = TrunkCall::dial(now, dial, 1);
         let invite = sent(&mut call).remove(0);

@@ -45,6 +45,7 @@ pub(super) fn clip(name: ClipName) -> Vec<i16> {
         ClipName::OneMoment => 1_300,
         ClipName::Greeting | ClipName::StillThere => 1_600,
         ClipName::Apology | ClipName::Goodbye => 4_000,
+        ClipName::HoldMusic => 8_000,
     };
     vec![mark(name); length * 24]
 }

@@ -349,6 +349,8 @@ impl World {
                 let say = session::Input::Say(line, Pii::new(text));
                 self.session.handle(self.now, say, &mut self.playout, &mut self.news);
             }
+            // Nobody is there to be handed to: the model of this world has no such tool.
+            session::Effect::Transfer | session::Effect::TransferRefused => {}
             session::Effect::SpeechStarted => self.watch.noticed(self.now.mono),
             session::Effect::Odd(odd) => self.note(format!("odd {}", odd.label())),
             session::Effect::Resume => {

@@ -110,6 +110,8 @@ pub struct Lived {
     pub ear: Ear,
     /// What became of the datagrams towards the box and of those from it; `None` without a network.
     pub ways: Option<(Counts, Counts)>,
+    /// Whom the box asked its far end to call instead.
+    pub referred: Option<String>,
     /// What went wrong at the phone itself.
     pub trouble: Option<String>,
 }
@@ -129,6 +131,7 @@ impl Lived {
             person: Person::new(Vec::new()),
             ear: Ear::default(),
             ways: None,
+            referred: None,
             trouble: None,
         }
     }

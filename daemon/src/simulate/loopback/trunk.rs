@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sauti_core::media::frame::FRAME;
 use sauti_sim::audio::g711::Law;
 use sauti_sim::caller::person::Person;
-use sauti_sim::trunk::caller::{CallEvent, Dial, Transport, TrunkCall};
+use sauti_sim::trunk::callee::{Callee, CalleeEvent, Manner};
+use sauti_sim::trunk::caller::{CallEvent, Dial, Refers, Transport, TrunkCall};
 use sauti_sim::trunk::message::Message;
 use sauti_sim::trunk::phone::TrunkPhone;
 use sauti_sim::whatsapp::calls::Cause;
@@ -30,6 +31,8 @@ pub struct Carrier {
     pub transport: Transport,
     /// What its telephones speak.
     pub law: Law,
+    /// What it does with a REFER.
+    pub refers: Refers,
 }
 
 /// Signalling of one call, on a socket of its own.
@@ -107,6 +110,7 @@ async fn dial(plan: Plan, carrier: &Carrier, tally: &Tally, lived: &mut Lived) -
         caller: plan.identity.number.expose().to_owned(),
         called: "100".to_owned(),
         sdp: phone.offer(media.local_addr()?),
+        refers: carrier.refers,
     };
     let now = Instant::now();
     (lived.dialled, lived.posted) = (Some(now), Some(now));
@@ -132,7 +136,7 @@ struct Talk {
 }
 
 impl Talk {
-    async fn run(&mut self, length: &std::time::Duration, tally: &Tally, lived: &mut Lived) {
+    async fn run(&mut self, length: &Duration, tally: &Tally, lived: &mut Lived) {
         let mut ticks = interval_at(tokio::time::Instant::now() + FRAME, FRAME);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let (mut signalling, mut packet) = (vec![0; DATAGRAM], vec![0; DATAGRAM]);
@@ -173,7 +177,7 @@ impl Talk {
         }
     }
 
-    fn events(&mut self, length: std::time::Duration, tally: &Tally, lived: &mut Lived) {
+    fn events(&mut self, length: Duration, tally: &Tally, lived: &mut Lived) {
         let now = Instant::now();
         while let Some(event) = self.call.poll_event() {
             match event {
@@ -190,12 +194,80 @@ impl Talk {
                     lived.over = Some(Cause::Rejected);
                     lived.trouble = Some(format!("refused with {status}"));
                 }
+                CallEvent::Referred(target) => lived.referred = Some(target),
                 CallEvent::HungUp => lived.over = Some(Cause::Terminated),
                 CallEvent::Lost => lived.trouble = Some("nobody answered within 32 s".to_owned()),
                 CallEvent::Over => {}
             }
         }
     }
+}
+
+/// What became of a call of the box to somebody.
+#[derive(Debug)]
+pub struct Answered {
+    /// Who was called; what she said and heard.
+    pub person: Person,
+    /// The last thing that happened; `None` when nobody called.
+    pub over: Option<CalleeEvent>,
+    /// What the box did wrong.
+    pub faults: Vec<String>,
+}
+
+/// Waits at `signalling` for one call of the box and lives through it, 60 s at most.
+///
+/// # Errors
+///
+/// A socket breaks.
+pub async fn be_called(signalling: UdpSocket, law: Law, manner: Manner, person: Person) -> std::io::Result<Answered> {
+    let media = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let local = signalling.local_addr()?;
+    let mut phone = TrunkPhone::new(law, u32::from(local.port()), person);
+    let mut callee = Callee::new(local, manner, phone.offer(media.local_addr()?));
+    let mut ticks = interval_at(tokio::time::Instant::now() + FRAME, FRAME);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let (mut message, mut packet) = (vec![0; DATAGRAM], vec![0; DATAGRAM]);
+    let (mut far, mut towards, mut over) = (None, None, None);
+    while !callee.is_over() {
+        while let (Some(far), Some(wire)) = (far, callee.poll_transmit()) {
+            signalling.send_to(&wire, far).await?;
+        }
+        let due = callee.deadline();
+        tokio::select! {
+            got = signalling.recv_from(&mut message) => {
+                let (length, from) = got?;
+                far = Some(from);
+                let text = message.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
+                if let Some(message) = text.and_then(Message::parse) {
+                    callee.receive(Instant::now(), &message);
+                }
+            },
+            got = media.recv_from(&mut packet) => if let Ok((length, _)) = got {
+                phone.receive(Instant::now(), &packet[..length]);
+            },
+            _ = ticks.tick() => {
+                if let (Some(towards), Some(datagram)) = (towards, phone.tick(Instant::now())) {
+                    media.send_to(datagram, towards).await?;
+                }
+                if phone.person.is_over() {
+                    callee.hang_up(Instant::now());
+                }
+            },
+            () = sleep_until(due) => callee.handle_timeout(Instant::now()),
+        }
+        while let Some(event) = callee.poll_event() {
+            match &event {
+                CalleeEvent::Rings(offer) => towards = media_address(offer),
+                CalleeEvent::Talking => phone.accepted(Instant::now(), Duration::from_secs(60)),
+                CalleeEvent::Cancelled | CalleeEvent::HungUp | CalleeEvent::Over => {}
+            }
+            over = Some(event);
+        }
+    }
+    while let (Some(far), Some(wire)) = (far, callee.poll_transmit()) {
+        signalling.send_to(&wire, far).await?;
+    }
+    Ok(Answered { person: phone.person, over, faults: callee.faults })
 }
 
 /// Address and port of the first audio stream.

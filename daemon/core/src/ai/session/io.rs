@@ -84,6 +84,8 @@ pub enum Input<'a> {
     Consumed(Consumed),
     /// What the lane hears of the caller.
     Overlap(Overlap),
+    /// The caller could not be handed to a person, for this reason: the model goes on with her.
+    TransferMissed(&'static str),
     /// Have this said word for word.
     Say(Line, Pii),
     /// The same for what the caller has to hear out (consent, notices): it is neither paused nor cut off.
@@ -143,6 +145,11 @@ pub enum Effect {
     Silence(Silence),
     /// The model took leave, and its last words were heard.
     Concluded,
+    /// The model hands the caller to a person, and its words were heard: from now on it hears nothing, until
+    /// [`Input::TransferMissed`].
+    Transfer,
+    /// It wanted to, and was told that this cannot be.
+    TransferRefused,
     /// Ask the server for a sign of life; [`Input::Alive`] follows if it gives one.
     AskAlive,
     /// Tokens were used.
@@ -210,7 +217,7 @@ pub enum Timer {
     NoAudio,
     /// The caller hears nothing.
     Silence,
-    /// The last words were heard.
+    /// The last words were heard, or those before a transfer.
     Leave,
     /// Nobody has begun to answer a caller who interrupted.
     Answer,

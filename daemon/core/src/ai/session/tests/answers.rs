@@ -272,3 +272,54 @@ fn a_model_that_hangs_up_without_a_word_is_asked_for_one_once() {
     scene.input(Input::Timer);
     assert!(scene.take().contains(&Effect::Concluded));
 }
+
+/// The model says something and calls the tool for a person.
+fn wants_a_person(scene: &mut Scene) {
+    scene.created("resp_1");
+    scene.audio("resp_1", "item_1", 0, 1000);
+    scene.event(called("resp_1", "call_1", "transfer_to_human", "completed"));
+    scene.done("resp_1", "completed");
+}
+
+#[test]
+fn a_caller_is_handed_on_when_the_words_before_it_were_heard() {
+    let mut scene = Scene::ready();
+    scene.session.tools.hand_over = HandOver::Possible;
+    wants_a_person(&mut scene);
+    assert_eq!(outputs(&scene.sent()), [("call_1", r#"{"ok":true}"#)]);
+    scene.hear(1000);
+    scene.pass(299);
+    scene.input(Input::Timer);
+    assert!(scene.take().is_empty(), "air");
+    scene.pass(1);
+    scene.input(Input::Timer);
+    assert_eq!(scene.take(), [Effect::Transfer]);
+    // Nobody is asked whether she is there, and nothing is said, while somebody is called.
+    assert!(scene.is_at_rest());
+    scene.input(Input::Say(Line::StillThere, Pii::new("there?")));
+    assert!(scene.take().is_empty());
+    scene.input(Input::TransferMissed("Nobody answered."));
+    let sent = scene.sent();
+    assert_eq!((sent.len(), sent[0]["item"]["role"].as_str()), (2, Some("system")));
+    assert!(sent[0]["item"]["content"][0]["text"].as_str().unwrap().contains("Nobody answered."));
+    assert_eq!(sent[1]["type"], "response.create", "the model has the caller back, and says so");
+    scene.input(Input::TransferMissed("Nobody answered."));
+    assert!(scene.take().is_empty(), "said once");
+}
+
+#[test]
+fn a_caller_who_may_not_be_handed_on_is_not_and_the_model_is_told_why() {
+    let mut scene = Scene::ready();
+    scene.session.tools.hand_over = HandOver::Refused("not into the telephone network");
+    wants_a_person(&mut scene);
+    let effects = scene.take();
+    assert!(effects.contains(&Effect::TransferRefused));
+    scene.hear(1000);
+    scene.pass(5_000);
+    scene.input(Input::Timer);
+    assert!(!scene.take().contains(&Effect::Transfer));
+
+    let mut nobody = Scene::ready();
+    wants_a_person(&mut nobody);
+    assert_eq!(outputs(&nobody.sent()), [("call_1", r#"{"error":"there is no such tool"}"#)]);
+}
