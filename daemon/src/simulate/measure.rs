@@ -173,3 +173,50 @@ fn longest_gap(arrivals: &[(Instant, usize)]) -> f64 {
         arrivals.iter().zip(arrivals.iter().skip(1)).map(|((a, _), (b, _))| b.saturating_duration_since(*a)).max();
     ms(gap.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use sauti_sim::openai::SpokenItem;
+
+    use super::*;
+
+    const SECOND: usize = SAMPLE_RATE as usize;
+
+    /// Three seconds that left the model all at once.
+    fn item(at: Instant, truncated_at_ms: Option<u64>) -> SpokenItem {
+        SpokenItem {
+            response_id: String::new(),
+            item_id: String::new(),
+            samples: vec![0; 3 * SECOND].into(),
+            bytes_sent: 6 * SECOND,
+            samples_sent: 3 * SECOND,
+            deltas: vec![(at, 6 * SECOND)],
+            transcript: String::new(),
+            truncated_at_ms,
+            deleted: false,
+            cancelled: false,
+        }
+    }
+
+    fn lengths(items: Vec<SpokenItem>, hung_up: Option<Instant>) -> Vec<usize> {
+        let owed = owed(&Record { spoken: items, ..Record::default() }, hung_up);
+        owed.iter().map(|one| one.truncated_at.unwrap_or(usize::MAX).min(one.samples.len())).collect()
+    }
+
+    #[test]
+    fn what_is_sent_ahead_is_owed_as_far_as_it_can_be_spoken_before_she_hangs_up() {
+        let start = Instant::now();
+        let after = |ms: u64| start + Duration::from_millis(ms);
+        assert_eq!(lengths(vec![item(start, None)], None), [3 * SECOND], "a call that was ended by us");
+        assert_eq!(lengths(vec![item(start, None)], Some(after(9_000))), [3 * SECOND]);
+        assert_eq!(lengths(vec![item(start, None)], Some(after(1_250))), [SECOND]);
+        assert_eq!(lengths(vec![item(start, Some(500))], Some(after(1_250))), [SECOND / 2], "cut before");
+        // The second is spoken when the first is over, cut short or not.
+        let two = || vec![item(start, None), item(after(100), None)];
+        assert_eq!(lengths(two(), Some(after(4_250))), [3 * SECOND, SECOND]);
+        let cut = vec![item(start, Some(1_000)), item(after(1_100), None)];
+        assert_eq!(lengths(cut, Some(after(3_350))), [SECOND, 2 * SECOND]);
+        // Who hangs up before it could begin owes us nothing.
+        assert_eq!(lengths(vec![item(after(1_000), None)], Some(after(1_100))), [0]);
+    }
+}

@@ -488,7 +488,7 @@ impl Session {
         {
             spoken.response = Some(response);
         }
-        if self.is_unwanted(ask.is_none()) {
+        if self.is_unwanted(ask.is_none()) || self.tools.away {
             self.discard_active(true, out);
         }
         if ask.is_none() && self.goodbye_waits() {
@@ -622,7 +622,9 @@ impl Session {
     /// Asks for the next response: never while one is active, asked for, or about to be begun by the server.
     fn ask(&mut self, now: Now, out: &mut Vec<Effect>) {
         let busy = self.active.is_some() || self.requested.is_some() || self.turn_owed.is_some();
-        if self.phase != Phase::Ready || busy || self.retry.is_some() || self.wanted.is_empty() {
+        // A caller who is being handed on does not hear what would be said.
+        let waits = busy || self.retry.is_some() || self.tools.away;
+        if self.phase != Phase::Ready || waits || self.wanted.is_empty() {
             return;
         }
         let ask = self.wanted.remove(0);

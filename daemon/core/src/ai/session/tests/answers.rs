@@ -298,6 +298,12 @@ fn a_caller_is_handed_on_when_the_words_before_it_were_heard() {
     assert!(scene.is_at_rest());
     scene.input(Input::Say(Line::StillThere, Pii::new("there?")));
     assert!(scene.take().is_empty());
+    scene.speech("item_9");
+    scene.committed("item_9");
+    scene.created("resp_2");
+    assert_eq!(scene.sent()[0]["type"], "response.cancel", "nobody would hear it");
+    scene.done("resp_2", "cancelled");
+    assert!(scene.take().iter().all(|effect| !matches!(effect, Effect::Send(_))));
     scene.input(Input::TransferMissed("Nobody answered."));
     let sent = scene.sent();
     assert_eq!((sent.len(), sent[0]["item"]["role"].as_str()), (2, Some("system")));
