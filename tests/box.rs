@@ -14,6 +14,8 @@ mod interruptions;
 mod leaks;
 #[path = "box/order.rs"]
 mod order;
+#[path = "box/peer.rs"]
+mod peer;
 #[path = "box/providers.rs"]
 mod providers;
 #[path = "box/refusals.rs"]
@@ -24,5 +26,7 @@ mod sessions;
 mod summaries;
 #[path = "box/trunk.rs"]
 mod trunk;
+#[path = "box/trunk_endings.rs"]
+mod trunk_endings;
 #[path = "box/world.rs"]
 mod world;

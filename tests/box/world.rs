@@ -71,7 +71,7 @@ pub(crate) struct Options {
     /// How webhooks arrive.
     pub(crate) habits: Habits,
     /// More of a configuration, at its end.
-    pub(crate) more: &'static str,
+    pub(crate) more: String,
 }
 
 impl Options {
@@ -84,7 +84,7 @@ impl Options {
             openai: |url| format!("url = \"{url}\"\n"),
             model: Arc::new(|facts| model(Script::tones(3, Duration::from_secs(2)), facts)),
             habits: Habits::prompt(),
-            more: "",
+            more: String::new(),
         }
     }
 }
@@ -153,6 +153,11 @@ impl Daemon {
         own.filter_map(|entry| entry["EVENT"].as_str().map(str::to_owned)).collect()
     }
 
+    /// What it holds of this machine.
+    pub(crate) fn footprint(&self) -> Footprint {
+        Footprint::of(self.pid())
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().expect("the daemon runs")
@@ -169,6 +174,48 @@ impl Daemon {
         let status = tokio::time::timeout(SOON, self.child.wait()).await.expect("the daemon ends in time");
         (&mut self.reader).await.expect("the log is read to its end");
         status.expect("a child has a status")
+    }
+}
+
+/// Ports that every world gives to media.
+pub(crate) const MEDIA_PORTS: std::ops::RangeInclusive<u16> = 45_000..=48_999;
+
+/// What a process holds of this machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Footprint {
+    pub(crate) descriptors: usize,
+    /// UDP sockets on ports of media.
+    pub(crate) media_sockets: usize,
+    pub(crate) rss_kib: u64,
+    pub(crate) threads: u64,
+}
+
+impl Footprint {
+    fn of(pid: u32) -> Self {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon runs");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5) has it");
+            line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
+        };
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon runs");
+        // One that was closed since has no name any more.
+        let names: Vec<_> = files.map(|file| std::fs::read_link(file.ok()?.path()).ok()).collect();
+        let owned = |inode: &str| {
+            let name = format!("socket:[{inode}]");
+            names.iter().flatten().any(|found| found.as_os_str() == name.as_str())
+        };
+        let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).expect("proc(5) has it");
+        let media_sockets = table.lines().skip(1).filter(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            let port = columns.get(1).and_then(|address| u16::from_str_radix(address.split_once(':')?.1, 16).ok());
+            port.is_some_and(|port| MEDIA_PORTS.contains(&port)) && columns.get(9).is_some_and(|inode| owned(inode))
+        });
+        Self {
+            descriptors: names.len(),
+            media_sockets: media_sockets.count(),
+            rss_kib: field("VmRSS:"),
+            threads: field("Threads:"),
+        }
     }
 }
 
@@ -464,7 +511,7 @@ public = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 [media]
 bind = "127.0.0.1"
-ports = "45000-48999"
+ports = "{first}-{last}"
 {media}
 [limits]
 {limits}
@@ -476,6 +523,8 @@ graph_url = "http://{graph}"
 [ledger]
 path = "{ledger}"
 {more}"#,
+        first = MEDIA_PORTS.start(),
+        last = MEDIA_PORTS.end(),
         more = options.more,
         languages = options.languages,
         media = options.media,
