@@ -26,6 +26,8 @@ mod sessions;
 mod summaries;
 #[path = "box/trunk.rs"]
 mod trunk;
+#[path = "box/trunk_bad_input.rs"]
+mod trunk_bad_input;
 #[path = "box/trunk_endings.rs"]
 mod trunk_endings;
 #[path = "box/world.rs"]

@@ -15,12 +15,12 @@ use sauti_sim::whatsapp::person::Person;
 use crate::peer::{Peer, options};
 use crate::world::{Options, World, listen_and_leave, until};
 
-fn carrier(world: &World, transport: Transport) -> Carrier {
+pub(crate) fn carrier(world: &World, transport: Transport) -> Carrier {
     let which = if transport == Transport::Udp { "sip.udp" } else { "sip.tcp" };
     Carrier { target: world.daemon.bound(which), transport, law: Law::A }
 }
 
-fn plan(who: u32, script: Vec<Step>) -> Plan {
+pub(crate) fn plan(who: u32, script: Vec<Step>) -> Plan {
     Plan {
         number: usize::try_from(who).expect("a small number"),
         identity: Person::numbered(who),

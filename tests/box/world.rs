@@ -70,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) model: Arc<Choose>,
     /// How webhooks arrive.
     pub(crate) habits: Habits,
+    /// Ports of media.
+    pub(crate) ports: std::ops::RangeInclusive<u16>,
     /// More of a configuration, at its end.
     pub(crate) more: String,
 }
@@ -84,6 +86,7 @@ impl Options {
             openai: |url| format!("url = \"{url}\"\n"),
             model: Arc::new(|facts| model(Script::tones(3, Duration::from_secs(2)), facts)),
             habits: Habits::prompt(),
+            ports: MEDIA_PORTS,
             more: String::new(),
         }
     }
@@ -153,6 +156,11 @@ impl Daemon {
         own.filter_map(|entry| entry["EVENT"].as_str().map(str::to_owned)).collect()
     }
 
+    /// Its UDP sockets in a range of ports.
+    pub(crate) fn udp_ports(&self, within: &std::ops::RangeInclusive<u16>) -> Vec<u16> {
+        udp_ports(self.pid(), within)
+    }
+
     /// What it holds of this machine.
     pub(crate) fn footprint(&self) -> Footprint {
         Footprint::of(self.pid())
@@ -177,7 +185,7 @@ impl Daemon {
     }
 }
 
-/// Ports that every world gives to media.
+/// Ports that a world gives to media.
 pub(crate) const MEDIA_PORTS: std::ops::RangeInclusive<u16> = 45_000..=48_999;
 
 /// What a process holds of this machine.
@@ -198,25 +206,29 @@ impl Footprint {
             line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
         };
         let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon runs");
-        // One that was closed since has no name any more.
-        let names: Vec<_> = files.map(|file| std::fs::read_link(file.ok()?.path()).ok()).collect();
-        let owned = |inode: &str| {
-            let name = format!("socket:[{inode}]");
-            names.iter().flatten().any(|found| found.as_os_str() == name.as_str())
-        };
-        let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).expect("proc(5) has it");
-        let media_sockets = table.lines().skip(1).filter(|line| {
-            let columns: Vec<&str> = line.split_whitespace().collect();
-            let port = columns.get(1).and_then(|address| u16::from_str_radix(address.split_once(':')?.1, 16).ok());
-            port.is_some_and(|port| MEDIA_PORTS.contains(&port)) && columns.get(9).is_some_and(|inode| owned(inode))
-        });
         Self {
-            descriptors: names.len(),
-            media_sockets: media_sockets.count(),
+            descriptors: files.count(),
+            media_sockets: udp_ports(pid, &MEDIA_PORTS).len(),
             rss_kib: field("VmRSS:"),
             threads: field("Threads:"),
         }
     }
+}
+
+/// The ports in a range that UDP sockets of a process are bound to.
+fn udp_ports(pid: u32, within: &std::ops::RangeInclusive<u16>) -> Vec<u16> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon runs");
+    // One that was closed since has no name any more.
+    let names: Vec<_> = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok()).collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).expect("proc(5) has it");
+    let port = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let port = u16::from_str_radix(columns.get(1)?.split_once(':')?.1, 16).ok()?;
+        let name = format!("socket:[{}]", columns.get(9)?);
+        let owned = names.iter().any(|found| found.as_os_str() == name.as_str());
+        (owned && within.contains(&port)).then_some(port)
+    };
+    table.lines().skip(1).filter_map(port).collect()
 }
 
 /// `sauti run` with every secret that it needs.
@@ -523,8 +535,8 @@ graph_url = "http://{graph}"
 [ledger]
 path = "{ledger}"
 {more}"#,
-        first = MEDIA_PORTS.start(),
-        last = MEDIA_PORTS.end(),
+        first = options.ports.start(),
+        last = options.ports.end(),
         more = options.more,
         languages = options.languages,
         media = options.media,
