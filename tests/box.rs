@@ -14,6 +14,8 @@ mod interruptions;
 mod leaks;
 #[path = "box/order.rs"]
 mod order;
+#[path = "box/peer.rs"]
+mod peer;
 #[path = "box/providers.rs"]
 mod providers;
 #[path = "box/refusals.rs"]
@@ -26,5 +28,9 @@ mod summaries;
 mod transfer;
 #[path = "box/trunk.rs"]
 mod trunk;
+#[path = "box/trunk_bad_input.rs"]
+mod trunk_bad_input;
+#[path = "box/trunk_endings.rs"]
+mod trunk_endings;
 #[path = "box/world.rs"]
 mod world;

@@ -1,4 +1,5 @@
-//! The real daemon between far ends that nobody here wrote: a browser, aiortc, the `webrtc` crate, baresip, OpenAI's packages.
+//! The real daemon between far ends that nobody here wrote: a browser, aiortc, the `webrtc` crate, baresip, SIPp,
+//! kamailio, OpenAI's packages.
 //! And its ears alone, in virtual time, before a judge that nobody here wrote (`concealment`).
 //!
 //! The outside programs are the scripts in `tests/interop`; `.ci/setup tests` installs what they need.
@@ -9,6 +10,8 @@ mod aiortc;
 mod baresip;
 #[path = "interop/browser.rs"]
 mod browser;
+#[path = "sip/carrier.rs"]
+mod carrier;
 #[path = "interop/concealment.rs"]
 mod concealment;
 #[path = "interop/desk.rs"]
@@ -25,8 +28,12 @@ mod outside;
 mod packets;
 #[path = "interop/phone.rs"]
 mod phone;
+#[path = "interop/proxy.rs"]
+mod proxy;
 #[path = "interop/sdk.rs"]
 mod sdk;
+#[path = "interop/sipp.rs"]
+mod sipp;
 #[path = "interop/stage.rs"]
 mod stage;
 #[path = "interop/webrtc_crate.rs"]

@@ -7,6 +7,8 @@
 mod bench;
 #[path = "sip/calls.rs"]
 mod calls;
+#[path = "sip/carrier.rs"]
+mod carrier;
 #[path = "sip/endings.rs"]
 mod endings;
 #[path = "sip/kamailio.rs"]

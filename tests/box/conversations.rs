@@ -32,7 +32,8 @@ const STORY: [&str; 8] = [
     "CONVERSATION_STARTED",
 ];
 
-fn script(speech: &Speech) -> Script {
+/// What the model says: a greeting, two answers.
+pub(crate) fn script(speech: &Speech) -> Script {
     let mut lines = speech.agent().iter().map(|line| Line::clip(Clip::new(line.text, Arc::clone(&line.samples))));
     Script {
         greeting: lines.next().unwrap_or_default(),
@@ -53,7 +54,8 @@ fn address(lived: &Lived, generation: Generation) -> CallerAddress {
     address
 }
 
-fn judge_conversation(lived: &Lived, model: &Finished) {
+/// The caller said one line and heard a greeting and an answer.
+pub(crate) fn judge_conversation(lived: &Lived, model: &Finished) {
     let mut judge = Judge::new();
     let said: Vec<_> = lived.person.said.iter().map(|said| Utterance::new(Arc::clone(&said.samples))).collect();
     assert_eq!(said.len(), 1, "the caller said a line");

@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use sauti::simulate::loopback::phones::Manner;
@@ -18,26 +17,6 @@ use super::world::{Options, World, until};
 const TOGETHER: u32 = 4;
 /// One in so many finds no way through ICE.
 const DEAF: u32 = 5;
-
-#[derive(Debug, Clone, Copy)]
-struct Footprint {
-    descriptors: usize,
-    rss_kib: u64,
-    threads: u64,
-}
-
-fn footprint(pid: u32) -> Footprint {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon runs");
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5) has it");
-        line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
-    };
-    Footprint {
-        descriptors: fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon runs").count(),
-        rss_kib: field("VmRSS:"),
-        threads: field("Threads:"),
-    }
-}
 
 /// Who was refused calls again after this long: the box looks at its lateness once a second.
 const CALL_AGAIN: Duration = Duration::from_secs(1);
@@ -94,12 +73,12 @@ async fn connecting_and_closing_leaves_memory_descriptors_and_tables_where_they_
     let warm = 4 * TOGETHER;
     let first = cycles(&world, 0, warm).await;
     world.until_tables_are_empty().await;
-    let before = footprint(world.daemon.pid());
+    let before = world.daemon.footprint();
     let began = Instant::now();
     let half = warm + count / 2;
     let run = async {
         let mut went = cycles(&world, warm, half).await;
-        let middle = footprint(world.daemon.pid());
+        let middle = world.daemon.footprint();
         let rest = cycles(&world, half, warm + count).await;
         went.connected += rest.connected;
         went.refused += rest.refused;
@@ -127,8 +106,8 @@ async fn connecting_and_closing_leaves_memory_descriptors_and_tables_where_they_
         assert!(seen > 0.0, "{name} was never above 0: {highest:?}");
     }
     // Connections to far ends that closed are noticed when they are used next, or when the peer's close is read.
-    until("descriptors return", || footprint(world.daemon.pid()).descriptors <= before.descriptors + 2).await;
-    let after = footprint(world.daemon.pid());
+    until("descriptors return", || world.daemon.footprint().descriptors <= before.descriptors + 2).await;
+    let after = world.daemon.footprint();
     eprintln!(
         "{count} cycles, {went:?}, in {:.1} s: before {before:?}, half way {middle:?}, after {after:?}; \
          tables at most {highest:?}",

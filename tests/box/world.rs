@@ -70,8 +70,10 @@ pub(crate) struct Options {
     pub(crate) model: Arc<Choose>,
     /// How webhooks arrive.
     pub(crate) habits: Habits,
+    /// Ports of media.
+    pub(crate) ports: std::ops::RangeInclusive<u16>,
     /// More of a configuration, at its end.
-    pub(crate) more: &'static str,
+    pub(crate) more: String,
 }
 
 impl Options {
@@ -84,7 +86,8 @@ impl Options {
             openai: |url| format!("url = \"{url}\"\n"),
             model: Arc::new(|facts| model(Script::tones(3, Duration::from_secs(2)), facts)),
             habits: Habits::prompt(),
-            more: "",
+            ports: MEDIA_PORTS,
+            more: String::new(),
         }
     }
 }
@@ -153,6 +156,16 @@ impl Daemon {
         own.filter_map(|entry| entry["EVENT"].as_str().map(str::to_owned)).collect()
     }
 
+    /// Its UDP sockets in a range of ports.
+    pub(crate) fn udp_ports(&self, within: &std::ops::RangeInclusive<u16>) -> Vec<u16> {
+        udp_ports(self.pid(), within)
+    }
+
+    /// What it holds of this machine.
+    pub(crate) fn footprint(&self) -> Footprint {
+        Footprint::of(self.pid())
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().expect("the daemon runs")
@@ -170,6 +183,52 @@ impl Daemon {
         (&mut self.reader).await.expect("the log is read to its end");
         status.expect("a child has a status")
     }
+}
+
+/// Ports that a world gives to media.
+pub(crate) const MEDIA_PORTS: std::ops::RangeInclusive<u16> = 45_000..=48_999;
+
+/// What a process holds of this machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Footprint {
+    pub(crate) descriptors: usize,
+    /// UDP sockets on ports of media.
+    pub(crate) media_sockets: usize,
+    pub(crate) rss_kib: u64,
+    pub(crate) threads: u64,
+}
+
+impl Footprint {
+    fn of(pid: u32) -> Self {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon runs");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5) has it");
+            line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
+        };
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon runs");
+        Self {
+            descriptors: files.count(),
+            media_sockets: udp_ports(pid, &MEDIA_PORTS).len(),
+            rss_kib: field("VmRSS:"),
+            threads: field("Threads:"),
+        }
+    }
+}
+
+/// The ports in a range that UDP sockets of a process are bound to.
+fn udp_ports(pid: u32, within: &std::ops::RangeInclusive<u16>) -> Vec<u16> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon runs");
+    // One that was closed since has no name any more.
+    let names: Vec<_> = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok()).collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).expect("proc(5) has it");
+    let port = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let port = u16::from_str_radix(columns.get(1)?.split_once(':')?.1, 16).ok()?;
+        let name = format!("socket:[{}]", columns.get(9)?);
+        let owned = names.iter().any(|found| found.as_os_str() == name.as_str());
+        (owned && within.contains(&port)).then_some(port)
+    };
+    table.lines().skip(1).filter_map(port).collect()
 }
 
 /// `sauti run` with every secret that it needs.
@@ -464,7 +523,7 @@ public = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 [media]
 bind = "127.0.0.1"
-ports = "45000-48999"
+ports = "{first}-{last}"
 {media}
 [limits]
 {limits}
@@ -476,6 +535,8 @@ graph_url = "http://{graph}"
 [ledger]
 path = "{ledger}"
 {more}"#,
+        first = options.ports.start(),
+        last = options.ports.end(),
         more = options.more,
         languages = options.languages,
         media = options.media,

@@ -28,7 +28,18 @@ struct Manner {
     sdes: bool,
 }
 
-fn baresip() -> Option<PathBuf> {
+/// A telephone: whose it is, what it plays, whom it calls.
+pub(crate) struct Telephone<'t> {
+    /// A line of baresip's `accounts`.
+    pub(crate) account: String,
+    pub(crate) speech: &'t Path,
+    /// Certificates that it believes.
+    pub(crate) authority: Option<&'t Path>,
+    /// A SIP URI.
+    pub(crate) calls: String,
+}
+
+pub(crate) fn baresip() -> Option<PathBuf> {
     let program = PathBuf::from("/usr/bin/baresip");
     if program.exists() {
         return Some(program);
@@ -73,50 +84,52 @@ called = "{CALLED}"
     )
 }
 
-/// Writes the telephone's own configuration: it plays `speech` and keeps what it hears in `folder`.
-fn set_up(folder: &Path, manner: &Manner, speech: &Path, authority: &Path) {
-    let mut config = String::new();
-    // Accounts name codecs and encryption, which must be there before them.
-    let modules = ["g711", "g722", "opus", "aufile", "aubridge", "sndfile", "srtp", "account", "contact", "menu"];
-    let lines = [
-        "module_path /usr/lib/baresip/modules".to_owned(),
-        "sip_listen 127.0.0.1:0".to_owned(),
-        format!("sip_cafile {}", authority.display()),
-        "call_local_timeout 30".to_owned(),
-        "call_max_calls 1".to_owned(),
-        format!("audio_source aufile,{}", speech.display()),
-        "audio_player aubridge,ear".to_owned(),
-        "audio_alert aubridge,bell".to_owned(),
-        "ausrc_srate 48000".to_owned(),
-        "ausrc_channels 1".to_owned(),
-        "ausrc_format s16".to_owned(),
-        "auplay_format s16".to_owned(),
-        "audio_buffer 20-160".to_owned(),
-        "jitter_buffer_delay 1-10".to_owned(),
-        "rtp_stats yes".to_owned(),
-        format!("snd_path {}", folder.display()),
-    ];
-    for line in lines.into_iter().chain(modules.map(|module| format!("module {module}.so"))) {
-        writeln!(config, "{line}").expect("a string can be written to");
+impl Telephone<'_> {
+    /// Writes its configuration: it plays its speech and keeps what it hears in `folder`.
+    fn set_up(&self, folder: &Path) {
+        let mut config = String::new();
+        // Accounts name codecs and encryption, which must be there before them.
+        let modules = ["g711", "g722", "opus", "aufile", "aubridge", "sndfile", "srtp", "account", "contact", "menu"];
+        let lines = [
+            "module_path /usr/lib/baresip/modules".to_owned(),
+            "sip_listen 127.0.0.1:0".to_owned(),
+            self.authority.map_or_else(String::new, |authority| format!("sip_cafile {}", authority.display())),
+            "call_local_timeout 30".to_owned(),
+            "call_max_calls 1".to_owned(),
+            format!("audio_source aufile,{}", self.speech.display()),
+            "audio_player aubridge,ear".to_owned(),
+            "audio_alert aubridge,bell".to_owned(),
+            "ausrc_srate 48000".to_owned(),
+            "ausrc_channels 1".to_owned(),
+            "ausrc_format s16".to_owned(),
+            "auplay_format s16".to_owned(),
+            "audio_buffer 20-160".to_owned(),
+            "jitter_buffer_delay 1-10".to_owned(),
+            "rtp_stats yes".to_owned(),
+            format!("snd_path {}", folder.display()),
+        ];
+        for line in lines.into_iter().chain(modules.map(|module| format!("module {module}.so"))) {
+            writeln!(config, "{line}").expect("a string can be written to");
+        }
+        for (name, text) in [("config", config.as_str()), ("accounts", self.account.as_str()), ("contacts", "")] {
+            std::fs::write(folder.join(name), text).expect("the telephone can be set up");
+        }
     }
-    let sdes = if manner.sdes { ";mediaenc=srtp-mand" } else { "" };
-    let account = format!(
-        "<sip:{CALLER}@127.0.0.1;transport={transport}>;regint=0;audio_codecs={codec}{sdes};ptime=20\n",
-        transport = manner.transport,
-        codec = manner.codec,
-    );
-    for (name, text) in [("config", config.as_str()), ("accounts", account.as_str()), ("contacts", "")] {
-        std::fs::write(folder.join(name), text).expect("the telephone can be set up");
-    }
-}
 
-/// The recording of what the telephone heard.
-fn heard(folder: &Path) -> PathBuf {
-    let files = std::fs::read_dir(folder).expect("its folder");
-    let mut dumps: Vec<_> = files.filter_map(|file| Some(file.ok()?.path())).collect();
-    dumps.retain(|path| path.to_string_lossy().ends_with("-dec.wav"));
-    assert_eq!(dumps.len(), 1, "one recording: {dumps:?}");
-    dumps.remove(0)
+    /// Calls, for so many seconds; the recording of what it heard is in `folder`.
+    pub(crate) async fn call(&self, baresip: &Path, folder: &Path, seconds: f64) -> PathBuf {
+        self.set_up(folder);
+        let mut phone = outside::command(baresip);
+        phone.arg("-f").arg(folder).args(["-e", &format!("/dial {}", self.calls)]);
+        phone.args(["-t", &format!("{seconds:.0}")]);
+        let said = outside::run(&mut phone, CALL_WITHIN).await;
+        assert!(!said.stdout.contains("failed"), "{}", said.stdout);
+        let files = std::fs::read_dir(folder).expect("its folder");
+        let mut dumps: Vec<_> = files.filter_map(|file| Some(file.ok()?.path())).collect();
+        dumps.retain(|path| path.to_string_lossy().ends_with("-dec.wav"));
+        assert_eq!(dumps.len(), 1, "one recording: {dumps:?}\n{}", said.stdout);
+        dumps.remove(0)
+    }
 }
 
 async fn calls(manner: Manner) {
@@ -129,20 +142,24 @@ async fn calls(manner: Manner) {
     let stage = Stage::open_with(&name, stage::model(words.script()), Ipv4Addr::LOCALHOST, &trunk(&manner, &pem)).await;
     let speech = ears::whole_call(&python, stage.folder.path(), &words).await;
     let home = tempfile::tempdir().expect("a folder");
-    set_up(home.path(), &manner, &speech, &pem.0);
-    let box_ = stage.listeners[&format!("sip.{}", manner.transport)];
-    let mut phone = outside::command(&baresip);
-    phone.arg("-f").arg(home.path());
-    phone.args(["-e", &format!("/dial sip:{CALLED}@{box_};transport={}", manner.transport)]);
-    phone.args(["-t", &format!("{:.0}", words.seconds() + 4.0)]);
-    let said = outside::run(&mut phone, CALL_WITHIN).await;
+    let (transport, box_) = (manner.transport, stage.listeners[&format!("sip.{}", manner.transport)]);
+    let sdes = if manner.sdes { ";mediaenc=srtp-mand" } else { "" };
+    let telephone = Telephone {
+        account: format!(
+            "<sip:{CALLER}@127.0.0.1;transport={transport}>;regint=0;audio_codecs={codec}{sdes};ptime=20\n",
+            codec = manner.codec,
+        ),
+        speech: &speech,
+        authority: Some(&pem.0),
+        calls: format!("sip:{CALLED}@{box_};transport={transport}"),
+    };
+    let heard = telephone.call(&baresip, home.path(), words.seconds() + 4.0).await;
     let left = stage.close().await;
     let appended = left.one_good_call();
     ears::write_wav(&left.path("model.wav"), SAMPLE_RATE, appended);
     let row = &left.rows[0];
     assert_eq!(row.door, "trunk", "{}", left.log.join("\n"));
-    assert!(!said.stdout.contains("failed"), "{}", said.stdout);
-    ears::both_understand(&python, &heard(home.path()), &left.path("model.wav")).await;
+    ears::both_understand(&python, &heard, &left.path("model.wav")).await;
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ const ACCESS_TOKEN: &str = "canary-whatsapp-token";
 const APP_SECRET: &str = "canary-app-secret";
 const VERIFY_TOKEN: &str = "canary-verify-token";
 pub(crate) const API_KEY: &str = "canary-openai-key";
+/// Of a trunk that is called `carrier`.
+const TRUNK_PASSWORD: &str = "canary-trunk-password";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -95,6 +97,7 @@ impl Stage {
             .env("SAUTI_WHATSAPP_APP_SECRET", APP_SECRET)
             .env("SAUTI_WHATSAPP_VERIFY_TOKEN", VERIFY_TOKEN)
             .env("SAUTI_OPENAI_API_KEY", API_KEY)
+            .env("SAUTI_TRUNK_CARRIER_PASSWORD", TRUNK_PASSWORD)
             .env_remove("NOTIFY_SOCKET")
             .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::null())

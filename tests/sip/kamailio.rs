@@ -1,100 +1,12 @@
-//! kamailio (Debian) as the registrar and proxy of a carrier: it asks for a digest, and routes calls both ways.
+//! Calls through kamailio, both ways, and what is told when it goes.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use sauti::sip::{DialogEvent, Place};
 use sauti_core::pii::Pii;
-use tokio::process::{Child, Command};
 
 use super::bench::{ANSWER, Bench, OFFER, event};
-
-/// A carrier: users `kigali-edge` and `other` with the canary as their password.
-const SCRIPT: &str = r#"
-debug=1
-log_stderror=no
-fork=no
-children=2
-auto_aliases=no
-listen=udp:127.0.0.1:PORT
-listen=tcp:127.0.0.1:PORT
-loadmodule "sl.so"
-loadmodule "tm.so"
-loadmodule "rr.so"
-loadmodule "pv.so"
-loadmodule "textops.so"
-loadmodule "maxfwd.so"
-loadmodule "usrloc.so"
-loadmodule "registrar.so"
-loadmodule "auth.so"
-loadmodule "siputils.so"
-modparam("usrloc", "db_mode", 0)
-modparam("registrar", "max_expires", 120)
-modparam("auth", "algorithm", "ALGORITHM")
-request_route {
-    if (!mf_process_maxfwd_header("10")) { sl_send_reply("483", "Too Many Hops"); exit; }
-    if (is_method("OPTIONS") && uri == myself) { sl_send_reply("200", "OK"); exit; }
-    if (is_method("REGISTER")) {
-        if (!pv_auth_check("127.0.0.1", "canary-trunk-password", "0", "0")) { auth_challenge("127.0.0.1", "1"); exit; }
-        save("location");
-        exit;
-    }
-    if (has_totag()) {
-        if (loose_route()) { t_relay(); exit; }
-        if (is_method("ACK")) { if (t_check_trans()) { t_relay(); } exit; }
-        sl_send_reply("404", "Not Here");
-        exit;
-    }
-    if (is_method("CANCEL")) { if (t_check_trans()) { t_relay(); } exit; }
-    t_check_trans();
-    if (is_method("INVITE")) {
-        if (!pv_proxy_authenticate("127.0.0.1", "canary-trunk-password", "0")) { proxy_challenge("127.0.0.1", "1"); exit; }
-        consume_credentials();
-        record_route();
-        $rU = $(rU{re.subst,/^\+//});
-        if ($rU == "35690000002") { $rU = "kigali-edge"; }
-        if (!lookup("location")) { sl_send_reply("404", "Not Found"); exit; }
-        t_relay();
-        exit;
-    }
-    sl_send_reply("405", "Method Not Allowed");
-}
-"#;
-
-/// Ends with its workers: the first process ends them when it is asked to, not when it is killed.
-struct Carrier(Child);
-
-impl Carrier {
-    fn end(&self) {
-        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).ok();
-        }
-    }
-}
-
-impl Drop for Carrier {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-async fn carrier(algorithm: &str) -> (Carrier, u16, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let script = folder.path().join("carrier.cfg");
-    std::fs::write(&script, SCRIPT.replace("PORT", &port.to_string()).replace("ALGORITHM", algorithm)).unwrap();
-    let mut kamailio = Command::new("kamailio");
-    kamailio.args(["-f", &script.display().to_string(), "-DD", "-E", "-m", "32", "-M", "4", "-Y"]).arg(folder.path());
-    kamailio.stdout(Stdio::null()).stderr(std::fs::File::create(folder.path().join("log")).unwrap());
-    let child = Carrier(kamailio.spawn().expect("kamailio is installed by `.ci/setup tests`"));
-    for _ in 0..100 {
-        if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            return (child, port, folder);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{}", std::fs::read_to_string(folder.path().join("log")).unwrap_or_default());
-}
+use super::carrier::Carrier;
 
 fn trunk(port: u16, user: &str, transport: &str) -> String {
     format!(
@@ -115,7 +27,8 @@ async fn until_registered(bench: &Bench) {
 }
 
 async fn a_call_through(transport: &str, algorithm: &str) {
-    let (_kamailio, port, _folder) = carrier(algorithm).await;
+    let kamailio = Carrier::start(algorithm).await;
+    let port = kamailio.port;
     let mut edge = Bench::start(&trunk(port, "kigali-edge", transport)).await;
     let other = Bench::start(&trunk(port, "other", transport)).await;
     until_registered(&edge).await;
@@ -157,8 +70,8 @@ async fn a_call_over_tcp_with_sha_256() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_user_is_told_as_such_and_a_dead_registrar_as_another() {
-    let (kamailio, port, _folder) = carrier("MD5").await;
-    let text = trunk(port, "kigali-edge", "udp")
+    let kamailio = Carrier::start("MD5").await;
+    let text = trunk(kamailio.port, "kigali-edge", "udp")
         .replace("username = \"kigali-edge\"", "username = \"kigali-edge\"\nregister_every = \"60s\"");
     let bench = Bench::start(&text).await;
     until_registered(&bench).await;

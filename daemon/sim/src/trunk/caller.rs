@@ -35,6 +35,15 @@ impl Transport {
             Self::Tls => "TLS",
         }
     }
+
+    /// Of a URI.
+    const fn parameter(self) -> &'static str {
+        match self {
+            Self::Udp => "",
+            Self::Tcp => ";transport=tcp",
+            Self::Tls => ";transport=tls",
+        }
+    }
 }
 
 /// What the carrier does with a REFER (RFC 3515).
@@ -174,17 +183,11 @@ impl TrunkCall {
     }
 
     fn request_uri(&self) -> String {
-        let transport = match self.dial.transport {
-            Transport::Udp => "",
-            Transport::Tcp => ";transport=tcp",
-            Transport::Tls => ";transport=tls",
-        };
-        format!("sip:{}@{}{transport}", self.dial.called, self.dial.target)
+        format!("sip:{}@{}{}", self.dial.called, self.dial.target, self.dial.transport.parameter())
     }
 
     fn contact(&self) -> String {
-        let transport = if self.dial.transport == Transport::Udp { "" } else { ";transport=tcp" };
-        format!("<sip:{}@{}{transport}>", self.dial.caller, self.dial.local)
+        format!("<sip:{}@{}{}>", self.dial.caller, self.dial.local, self.dial.transport.parameter())
     }
 
     fn to(&self) -> String {
@@ -317,8 +320,8 @@ impl TrunkCall {
             self.tell_news(now);
         } else if status >= 200 && method == "BYE" && number == self.number {
             self.finish(CallEvent::Over);
-        } else if status >= 200 && method == "CANCEL" {
-            // What the INVITE came to follows.
+        } else if status >= 200 && method == "CANCEL" && self.state == State::Cancelling {
+            // What the INVITE came to follows. One that crossed the 200 has nothing to say any more.
             self.repeated = None;
             if status != 200 {
                 self.fault("a CANCEL in time was not answered with 200");
