@@ -15,7 +15,7 @@ use sauti_core::whatsapp::graph::{GraphError, Opaque};
 use crate::house::Setup;
 use crate::lanes::{CallerLink, Lanes, OpenError, RtpLegSettings};
 use crate::obs::logging::{EventName, Field, LogValue, SafeName};
-use crate::sip::{Dialog, DialogError, Refuse};
+use crate::sip::{Dialog, DialogError, Messages, Refuse};
 use crate::whatsapp::graph::{Graph, graph_error_fields};
 
 /// When a caller who was refused for lack of room may try again.
@@ -69,6 +69,15 @@ impl FarSide {
         match self {
             Self::Graph { wacid, .. } => Some(wacid),
             Self::Sip { .. } => None,
+        }
+    }
+
+    /// What went by on the line, where the call came by SIP.
+    #[must_use]
+    pub fn messages(&self) -> Option<Messages> {
+        match self {
+            Self::Graph { .. } => None,
+            Self::Sip { dialog, .. } => Some(dialog.messages()),
         }
     }
 

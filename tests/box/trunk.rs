@@ -18,7 +18,7 @@ use sauti_sim::whatsapp::person::Person;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-use crate::world::{Options, SOON, World, listen_and_leave, model, until};
+use crate::world::{Options, SOON, World, listen_and_leave, model, printed, until, until_async};
 use sauti::simulate::loopback::phones::Plan;
 
 const TRUNK: &str = r#"[sip]
@@ -88,6 +88,17 @@ async fn calls_of_a_trunk_are_answered_logged_and_written_down_like_any_other() 
             "CALL_ENDED",
         ];
         assert_eq!(events, milestones);
+    }
+    for row in &rows {
+        let expected = ["<- INVITE", "-> 180", "-> 200", "<- ACK", "<- BYE", "-> 200"];
+        until_async("the answer to the BYE is noted", async || world.messages(&row.call_id).await.len() >= 6).await;
+        assert_eq!(world.messages(&row.call_id).await, expected);
+        let shown = printed(&world.calls(&["show", &row.call_id]).await);
+        assert!(shown.contains("SIP messages") && shown.contains("-> 200 OK"), "{shown}");
+        let all = printed(&world.calls(&["show", &row.call_id, "--json"]).await) + &shown;
+        for who in [1, 2] {
+            assert!(!all.contains(Person::numbered(who).number.expose()), "nobody's number");
+        }
     }
     // Nobody writes a WhatsApp message to who called from the telephone network.
     assert_eq!(world.metric("sauti_table_owed_texts").await, 0.0);
@@ -332,6 +343,17 @@ async fn however_a_peer_ends_its_calls_each_has_one_outcome_and_all_tables_retur
         *got.entry(end).or_default() += 1;
     }
     assert_eq!(got, wanted);
+    for row in world.rows() {
+        let last = match row.outcome.as_deref() {
+            Some("caller_left_early") => ["<- CANCEL", "-> 487", "<- ACK"].as_slice(),
+            Some("no_media") => &["-> 200", "-> BYE"],
+            _ => &["-> 200", "<- BYE", "-> 200"],
+        };
+        let messages = world.messages(&row.call_id).await;
+        let mut rest = messages.iter();
+        assert_eq!(messages.first().map(String::as_str), Some("<- INVITE"));
+        assert!(last.iter().all(|wanted| rest.any(|message| message == wanted)), "{last:?} in {messages:?}");
+    }
     assert_eq!(got.values().sum::<usize>(), calls);
     for name in ["calls", "legs", "slots", "live_calls", "sip_dialogs", "sip_transactions"] {
         let seen = highest.get(&format!("sauti_table_{name}")).copied().unwrap_or(0.0);

@@ -472,14 +472,32 @@ impl Dialog {
         asked(self.inner.dialog.info(Some(headers), Some(body))).await.map(drop)
     }
 
-    /// The messages so far, redacted.
+    /// Its messages, redacted; they can be read when the dialog is gone.
     #[must_use]
-    pub fn trace(&self) -> Vec<TraceLine> {
-        self.inner.trace.lock().unwrap_or_else(PoisonError::into_inner).lines().to_vec()
+    pub fn messages(&self) -> Messages {
+        Messages(Arc::clone(&self.inner.trace))
     }
 
     fn not_whatsapp(&self) -> Result<(), DialogError> {
         if self.inner.line.is_whatsapp { Err(DialogError::Unsupported) } else { Ok(()) }
+    }
+}
+
+/// The messages of a dialog, redacted and bounded.
+#[derive(Debug, Clone)]
+pub struct Messages(Arc<Mutex<Trace>>);
+
+impl Messages {
+    /// Those so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<TraceLine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).lines().to_vec()
+    }
+
+    /// How many there were, those included that were not kept.
+    #[must_use]
+    pub fn seen(&self) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).seen()
     }
 }
 
