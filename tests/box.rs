@@ -12,6 +12,8 @@ mod endings;
 mod interruptions;
 #[path = "box/leaks.rs"]
 mod leaks;
+#[path = "box/left.rs"]
+mod left;
 #[path = "box/order.rs"]
 mod order;
 #[path = "box/providers.rs"]

@@ -455,6 +455,9 @@ impl CallTask {
                     .push(Box::pin(async move { Done::Model(Box::new(house.connect_model(climb, caller).await)) }));
             }
             Effect::Door(action @ (Action::PreAccept | Action::Accept)) => {
+                if action == Action::Accept {
+                    self.journal();
+                }
                 let (setup, answer) = (Arc::clone(&self.setup), self.answer.clone());
                 self.pending.push(Box::pin(async move {
                     Done::Door(action, setup.far_side.act(&setup, action, answer.as_ref(), None).await)

@@ -10,6 +10,7 @@ use sauti_core::call::machine::{Action, DoorVerdict};
 use sauti_core::call::milestones::Milestone;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::pii::Pii;
+use sauti_core::record::LiveDialog;
 use sauti_core::whatsapp::graph::{GraphError, Opaque};
 
 use crate::house::Setup;
@@ -69,6 +70,15 @@ impl FarSide {
         match self {
             Self::Graph { wacid, .. } => Some(wacid),
             Self::Sip { .. } => None,
+        }
+    }
+
+    /// What it takes to end the call at the far side after a crash, where its wacid does not.
+    #[must_use]
+    pub fn journal(&self) -> Option<LiveDialog> {
+        match self {
+            Self::Graph { .. } => None,
+            Self::Sip { dialog, .. } => Some(dialog.journal()),
         }
     }
 

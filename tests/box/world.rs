@@ -446,7 +446,8 @@ impl World {
     /// The SIP messages of a call in the ledger, `<- INVITE` and `-> 180`, without those that are repeated or only say
     /// that something is being tried.
     pub(crate) async fn messages(&self, call_id: &str) -> Vec<String> {
-        let call: Value = serde_json::from_str(&printed(&self.calls(&["show", call_id, "--json"]).await)).expect("JSON");
+        let call: Value =
+            serde_json::from_str(&printed(&self.calls(&["show", call_id, "--json"]).await)).expect("JSON");
         let lines = call["sip"].as_array().expect("an array").iter();
         let mut messages: Vec<String> = lines
             .map(|line| {

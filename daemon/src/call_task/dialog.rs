@@ -53,6 +53,13 @@ impl CallTask {
         }
     }
 
+    /// Seals what a BYE needs if this process dies. Told before the 200 goes out, which makes the dialog one that needs it.
+    pub(super) fn journal(&self) {
+        if let Some(dialog) = self.setup.far_side.journal() {
+            self.house.store.dialog(self.setup.call_id, 0, Some(dialog));
+        }
+    }
+
     /// A re-INVITE or UPDATE: hold, another address, another codec. What cannot be taken is refused, and the call goes on
     /// as it was (RFC 3261 §14.2).
     async fn reoffer(&mut self, offer: Option<&str>, reply: Reply) {
@@ -64,6 +71,8 @@ impl CallTask {
         match answered {
             Ok((sdp, agreed)) => {
                 reply.answer(&sdp).await;
+                // It may have moved.
+                self.journal();
                 if let Some(agreed) = agreed {
                     self.hold(agreed.held);
                 }

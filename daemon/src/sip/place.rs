@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::attend::{self, Attended};
 use super::desk::{self, Live};
-use super::dialog::{Dialog, DialogError, DialogEvents, EVENTS, Line};
+use super::dialog::{Dialog, DialogError, DialogEvents, EVENTS, Line, Over};
 use super::{Shared, wire};
 
 /// A call to be made.
@@ -121,6 +121,7 @@ pub(super) async fn place(shared: &Arc<Shared>, call: Place) -> Result<(Dialog, 
         call_id,
         delayed: false,
     };
+    let over = Over { trunk: call.trunk, transport };
     let (refusals, given_up) = (events.clone(), Arc::clone(&line));
     tokio::spawn(async move {
         match outcome.await.ok().and_then(Result::ok).and_then(|(_, response)| response) {
@@ -133,7 +134,7 @@ pub(super) async fn place(shared: &Arc<Shared>, call: Place) -> Result<(Dialog, 
         }
     });
     tokio::spawn(attended.run(states_in, events));
-    Ok((Dialog::new(dialog, line, trace, Asked::default()), events_out))
+    Ok((Dialog::new(dialog, line, trace, Asked::default(), over), events_out))
 }
 
 /// Whether the addresses of a peer come from DNS.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rsipstack::dialog::authenticate::{AuthRetry, handle_client_authenticate};
 use rsipstack::sip::prelude::HeadersExt;
-use rsipstack::sip::{Header, Method, Response, SipMessage, StatusCodeKind, Uri};
+use rsipstack::sip::{Header, Method, Request, Response, SipMessage, StatusCodeKind, Uri};
 use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transaction::{make_tag, make_uuid_v4};
@@ -20,7 +20,7 @@ use super::{Shared, TrunkStatus, desk, place, read, wire};
 use crate::obs::logging::{EventName, Field, SafeName, log_event};
 
 /// Longest wait for the answer to REGISTER or OPTIONS; what needs longer is as good as down.
-const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// How often the guard forgets whom there is nothing against.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Between the first requests of one trunk and the next.
@@ -223,37 +223,59 @@ async fn asked(shared: &Arc<Shared>, sent: Sent, session: &mut Session) -> Optio
     let (host, transport) = place::target_of(shared, sent.peer)?;
     let stream: Option<SipConnection> = shared.stream(sent.server, &host.host, transport).await.ok()?;
     session.sequence += 1;
-    let endpoint = &shared.endpoint;
-    let listener = endpoint.transport_layer.get_listen_addrs();
-    let by = wire::transport(transport);
-    let mut own = listener.iter().find(|address| address.r#type == Some(by)).or_else(|| listener.first())?.clone();
-    own.r#type = Some(by);
     let from = rsipstack::sip::typed::From { display_name: None, uri: uri(&sent.from)?, params: Vec::new() };
     let to = rsipstack::sip::typed::To { display_name: None, uri: uri(&sent.to)?, params: Vec::new() };
-    let mut request = endpoint.make_request(
+    let mut request = shared.endpoint.make_request(
         sent.method,
         uri(&sent.target)?,
-        endpoint.get_via(Some(own), None).ok()?,
+        via(shared, transport)?,
         from.with_tag(make_tag()),
         to,
         session.sequence,
         Some(session.call_id.clone().into()),
     );
     sent.headers.into_iter().for_each(|header| request.headers.push(header));
+    let to = Towards { peer: sent.peer, server: sent.server, transport, stream };
+    exchange(shared, to, request, &mut session.sequence).await
+}
+
+/// A Via of ours for requests over `transport`.
+pub(super) fn via(shared: &Shared, transport: Transport) -> Option<rsipstack::sip::typed::Via> {
+    let listeners = shared.endpoint.transport_layer.get_listen_addrs();
+    let by = wire::transport(transport);
+    let mut own = listeners.iter().find(|address| address.r#type == Some(by)).or_else(|| listeners.first())?.clone();
+    own.r#type = Some(by);
+    shared.endpoint.get_via(Some(own), None).ok()
+}
+
+/// Where a request goes.
+pub(super) struct Towards {
+    pub(super) peer: usize,
+    pub(super) server: SocketAddr,
+    pub(super) transport: Transport,
+    pub(super) stream: Option<SipConnection>,
+}
+
+/// Sends a request, answers a challenge with its `sequence` counted on, and waits for the final answer.
+pub(super) async fn exchange(
+    shared: &Arc<Shared>,
+    to: Towards,
+    request: Request,
+    sequence: &mut u32,
+) -> Option<Response> {
     let key = TransactionKey::from_request(&request, TransactionRole::Client).ok()?;
-    let mut transaction = Transaction::new_client(key, request, Arc::clone(endpoint), stream);
-    transaction.destination = Some(wire::sip_addr(sent.server, transport));
+    let mut transaction = Transaction::new_client(key, request, Arc::clone(&shared.endpoint), to.stream);
+    transaction.destination = Some(wire::sip_addr(to.server, to.transport));
     transaction.send().await.ok()?;
     let mut retry = AuthRetry::new();
     while let Some(message) = transaction.receive().await {
         let SipMessage::Response(response) = message else { continue };
         let challenged = matches!(response.status_code.code(), 401 | 407);
-        match shared.credential(sent.peer) {
+        match shared.credential(to.peer) {
             _ if response.status_code.kind() == StatusCodeKind::Provisional => {}
             Some(credential) if challenged && retry.should_answer(&response) => {
-                session.sequence += 1;
-                transaction =
-                    handle_client_authenticate(session.sequence, &transaction, response, &credential).await.ok()?;
+                *sequence += 1;
+                transaction = handle_client_authenticate(*sequence, &transaction, response, &credential).await.ok()?;
                 transaction.send().await.ok()?;
             }
             _ => return Some(response),
