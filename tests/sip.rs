@@ -7,6 +7,8 @@
 mod bench;
 #[path = "sip/calls.rs"]
 mod calls;
+#[path = "sip/dns.rs"]
+mod dns;
 #[path = "sip/endings.rs"]
 mod endings;
 #[path = "sip/kamailio.rs"]

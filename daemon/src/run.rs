@@ -218,7 +218,8 @@ async fn start_sip(
         return Ok(None);
     }
     let roots = tls::roots_pem(&config.http.extra_roots).map_err(boot)?;
-    let setup = sip::Setup { config, roots, key: key.clone(), metrics: Arc::clone(&house.metrics) };
+    let metrics = Arc::clone(&house.metrics);
+    let setup = sip::Setup { config, roots, key: key.clone(), metrics, nameservers: Vec::new() };
     Sip::start(setup).await.map(Some).map_err(boot)
 }
 

@@ -87,6 +87,8 @@ pub struct Setup<'s> {
     pub key: BoxKey,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
+    /// Who is asked for addresses; empty = the name servers of the system.
+    pub nameservers: Vec<std::net::SocketAddr>,
 }
 
 /// Why SIP could not start.
