@@ -41,6 +41,8 @@ use crate::summary;
 
 mod dialog;
 
+use self::dialog::KeyPath;
+
 /// Longest wait for the last word to the far side; the row is written afterwards in any case.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(15);
 
@@ -96,6 +98,8 @@ struct CallTask {
     /// Of the dialog, where the call came by SIP.
     events: Option<DialogEvents>,
     held_by_far_side: bool,
+    /// By which of its ways the caller's keys come.
+    keys_by: Option<KeyPath>,
     leg: Option<CallerLink>,
     link: Option<Link>,
     pending: Pending,
@@ -176,6 +180,7 @@ impl CallTask {
             opened,
             events,
             held_by_far_side: false,
+            keys_by: None,
             leg: None,
             link: None,
             pending: FuturesUnordered::new(),
@@ -309,7 +314,7 @@ impl CallTask {
             Some(LaneEvent::Lost) => self.input(Input::LegLost),
             Some(LaneEvent::Media) => self.input(Input::MediaSeen),
             Some(LaneEvent::Bye) => self.input(Input::MediaBye),
-            Some(LaneEvent::Dtmf(_)) => self.house.metrics.packets("dtmf_digit", 1),
+            Some(LaneEvent::Dtmf(key)) => self.key(KeyPath::Rtp, key),
             Some(LaneEvent::Overlap(overlap)) => {
                 self.answer_delay.heard(Instant::now(), overlap);
                 self.note_consumed();

@@ -2,11 +2,21 @@
 
 use sauti_core::ai::session;
 use sauti_core::call::machine::Input;
+use sauti_core::pii::Pii;
 
 use super::CallTask;
 use crate::door::further_event;
 use crate::obs::logging::Field;
 use crate::sip::{Broken, DialogEvent, NO_ACK, Reply};
+
+/// A way that keys come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyPath {
+    /// RFC 4733.
+    Rtp,
+    /// INFO.
+    Info,
+}
 
 impl CallTask {
     /// Takes an event of the dialog; `None` when the dialog is gone and has said why before.
@@ -41,15 +51,22 @@ impl CallTask {
                 self.trouble("dialog", &[(Field::Reason, reason.into())]);
                 self.input(Input::LegLost);
             }
-            DialogEvent::Reoffer { sdp, reply } => {
-                self.reoffer(sdp.as_ref().map(sauti_core::pii::Pii::expose), reply).await
-            }
-            DialogEvent::Dtmf(_) => self.house.metrics.packets("dtmf_digit", 1),
+            DialogEvent::Reoffer { sdp, reply } => self.reoffer(sdp.as_ref().map(Pii::expose), reply).await,
+            DialogEvent::Dtmf(key) => self.key(KeyPath::Info, key),
             // Of calls that we make, and of transfers.
             DialogEvent::Confirmed { sdp: None }
             | DialogEvent::Ringing { .. }
             | DialogEvent::Refused { .. }
             | DialogEvent::Referred { .. } => {}
+        }
+    }
+
+    /// The caller pressed a key. A telephone that sends each one both ways is heard by the way that came first.
+    pub(super) fn key(&mut self, by: KeyPath, key: char) {
+        self.house.metrics.packets("dtmf_digit", 1);
+        if *self.keys_by.get_or_insert(by) == by && self.accepted.is_some() {
+            self.note_consumed();
+            self.session_input(session::Input::Key(Pii::new(key)));
         }
     }
 
