@@ -1,5 +1,9 @@
 //! The real binary, started as its users start it, on loopback sockets with emulated far ends.
 
+#[path = "box/carrier.rs"]
+mod carrier;
+#[path = "box/certificate.rs"]
+mod certificate;
 #[path = "box/check.rs"]
 mod check;
 #[path = "box/conversations.rs"]
@@ -10,8 +14,12 @@ mod door;
 mod endings;
 #[path = "box/interruptions.rs"]
 mod interruptions;
+#[path = "box/keys.rs"]
+mod keys;
 #[path = "box/leaks.rs"]
 mod leaks;
+#[path = "box/left.rs"]
+mod left;
 #[path = "box/order.rs"]
 mod order;
 #[path = "box/peer.rs"]

@@ -9,6 +9,8 @@ mod bench;
 mod calls;
 #[path = "sip/carrier.rs"]
 mod carrier;
+#[path = "sip/dns.rs"]
+mod dns;
 #[path = "sip/endings.rs"]
 mod endings;
 #[path = "sip/kamailio.rs"]

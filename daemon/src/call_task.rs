@@ -45,6 +45,8 @@ use self::transfer::{Person, PersonError, Transfer, next_of_person};
 mod dialog;
 mod transfer;
 
+use self::dialog::KeyPath;
+
 /// Longest wait for the last word to the far side; the row is written afterwards in any case.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(15);
 
@@ -104,6 +106,8 @@ struct CallTask {
     /// Of the dialog, where the call came by SIP.
     events: Option<DialogEvents>,
     held_by_far_side: bool,
+    /// By which of its ways the caller's keys come.
+    keys_by: Option<KeyPath>,
     leg: Option<CallerLink>,
     link: Option<Link>,
     pending: Pending,
@@ -187,6 +191,7 @@ impl CallTask {
             opened,
             events,
             held_by_far_side: false,
+            keys_by: None,
             leg: None,
             link: None,
             pending: FuturesUnordered::new(),
@@ -324,10 +329,7 @@ impl CallTask {
             Some(LaneEvent::Lost) => self.input(Input::LegLost),
             Some(LaneEvent::Media) => self.input(Input::MediaSeen),
             Some(LaneEvent::Bye) => self.input(Input::MediaBye),
-            Some(LaneEvent::Dtmf(key)) => {
-                self.house.metrics.packets("dtmf_digit", 1);
-                self.press_on(key);
-            }
+            Some(LaneEvent::Dtmf(key)) => self.key(KeyPath::Rtp, key),
             Some(LaneEvent::Overlap(overlap)) => {
                 self.answer_delay.heard(Instant::now(), overlap);
                 self.note_consumed();
@@ -477,6 +479,9 @@ impl CallTask {
                     .push(Box::pin(async move { Done::Model(Box::new(house.connect_model(climb, caller).await)) }));
             }
             Effect::Door(action @ (Action::PreAccept | Action::Accept)) => {
+                if action == Action::Accept {
+                    self.journal();
+                }
                 let (setup, answer) = (Arc::clone(&self.setup), self.answer.clone());
                 self.pending.push(Box::pin(async move {
                     Done::Door(action, setup.far_side.act(&setup, action, answer.as_ref(), None).await)

@@ -12,7 +12,7 @@ use sauti_core::ids::CallId;
 
 use crate::cli::{CallsArgs, CallsCommand, DEFAULT_CONFIG, Exit};
 use crate::store::StoreError;
-use crate::store::read::{CallDetail, CallRow, QualityLine, Reader, Time, TurnLine};
+use crate::store::read::{CallDetail, CallRow, QualityLine, Reader, SipLine, Time, TurnLine};
 
 /// Where the ledger lies unless the configuration says otherwise.
 const DEFAULT_LEDGER: &str = "/var/lib/sauti/ledger.db";
@@ -277,6 +277,7 @@ fn page(detail: &CallDetail, out: &mut dyn Write) -> Result<(), Trouble> {
         });
         writeln!(out, "  {:>10}  {}{}", since(call.offered_at, event.at), plain(&event.event), plain(&fields))?;
     }
+    sip(&detail.sip, out)?;
     if let Some(summary) = &detail.summary {
         writeln!(out, "\nsummary: {}", plain(&summary.intent))?;
         writeln!(out, "  {}", plain(&summary.summary_text))?;
@@ -351,6 +352,30 @@ fn sessions(detail: &CallDetail, out: &mut dyn Write) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// The messages as a carrier's engineer asks for them: when, which way, what, with which number, why it ended.
+fn sip(lines: &[SipLine], out: &mut dyn Write) -> Result<(), Trouble> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nSIP messages (<- from the far end, -> to it; user parts left out)")?;
+    let (mut leg, mut next) = (0, 0);
+    for line in lines {
+        if line.leg != leg {
+            writeln!(out, "  with whom the call was handed to, from its own first message on")?;
+            (leg, next) = (line.leg, 0);
+        }
+        if line.number > next {
+            writeln!(out, "              {} more, left out", line.number - next)?;
+        }
+        next = line.number.saturating_add(1);
+        let offset = format!("+{}.{:03} s", line.at_ms / 1000, line.at_ms % 1000);
+        let arrow = if line.way == "in" { "<-" } else { "->" };
+        let reason = line.reason.as_ref().map_or_else(String::new, |reason| format!("  {}", plain(reason)));
+        writeln!(out, "  {offset:>10}  {arrow} {:<48}  {}{reason}", plain(&line.first), plain(&line.cseq))?;
+    }
+    Ok(())
+}
+
 fn cut(turn: &TurnLine) -> String {
     match turn.heard_ms {
         Some(heard) if turn.interrupted => format!("  [cut off after {heard} ms]"),
@@ -380,6 +405,7 @@ mod tests {
     use sauti_core::media::quality::LineQuality;
     use sauti_core::pii::Pii;
     use sauti_core::record::{EndRow, EventRow, NewCall, Speaker, Stage, Turn};
+    use sauti_core::sip::trace::{Trace, Way};
 
     use super::*;
     use crate::cli::ConfigArg;
@@ -501,6 +527,38 @@ mod tests {
         let call: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(call["transcript"][1]["speaker"], "caller");
         assert_eq!(call["events"][0]["fields"]["ms"], 412);
+    }
+
+    #[tokio::test]
+    async fn show_has_the_sip_messages_with_what_was_left_out_and_an_export_has_them_too() {
+        let it = Fixture::with_call(1).await;
+        let start = std::time::Instant::now();
+        let mut trace = Trace::new(start);
+        let mut said = |ms: u64, way, first: &str, cseq: &str, reason: Option<&str>| {
+            trace.add(start + Duration::from_millis(ms), way, first, cseq, reason);
+        };
+        said(0, Way::In, "INVITE sip:+250780000001@edge.example.org SIP/2.0", "1 INVITE", None);
+        said(3, Way::Out, "SIP/2.0 180 Ringing", "1 INVITE", None);
+        (0..70).for_each(|_| said(900, Way::In, "INFO sip:sauti@edge.example.org SIP/2.0", "2 INFO", None));
+        said(61_250, Way::In, "BYE sip:sauti@edge.example.org SIP/2.0", "73 BYE", Some("Q.850;cause=16;text=\"x\""));
+        it.store.sip_messages(call_id(1), 0, Vec::new());
+        it.store.sip_messages(call_id(1), 0, trace.lines().to_vec());
+        it.store.sip_messages(call_id(1), 1, trace.lines()[..1].to_vec());
+        it.store.end(call_id(1), ended(Outcome::Completed)).await.unwrap();
+        let show = || Some(CallsCommand::Show { id: call_id(1).to_string() });
+        let text = it.answers(show(), false).unwrap();
+        let page: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("SIP messages")).skip(1).collect();
+        assert_eq!(page.len(), 64 + 3, "{text}");
+        assert_eq!(page[0], format!("    +0.000 s  <- {:<48}  1 INVITE", "INVITE sip:…@edge.example.org SIP/2.0"));
+        assert_eq!(page[1], format!("    +0.003 s  -> {:<48}  1 INVITE", "180 Ringing"));
+        assert_eq!(page[40].trim(), "9 more, left out");
+        assert!(page[64].starts_with("   +61.250 s  <- BYE") && page[64].ends_with("73 BYE  Q.850;cause=16"), "{text}");
+        assert!(page[65].contains("handed to") && page[66].ends_with("1 INVITE"), "{text}");
+        for json in [it.answers(show(), true).unwrap(), it.answers(Some(CallsCommand::Export), false).unwrap()] {
+            let call: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!((&call["sip"][1]["way"], &call["sip"][1]["at_ms"]), (&"out".into(), &3.into()));
+            assert_eq!(call["sip"].as_array().map(Vec::len), Some(65));
+        }
     }
 
     #[tokio::test]

@@ -10,12 +10,13 @@ use sauti_core::call::machine::{Action, DoorVerdict};
 use sauti_core::call::milestones::Milestone;
 use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::pii::Pii;
+use sauti_core::record::LiveDialog;
 use sauti_core::whatsapp::graph::{GraphError, Opaque};
 
 use crate::house::Setup;
 use crate::lanes::{CallerLink, Lanes, OpenError, RtpLegSettings};
 use crate::obs::logging::{EventName, Field, LogValue, SafeName};
-use crate::sip::{Dialog, DialogError, Refuse};
+use crate::sip::{Dialog, DialogError, Messages, Refuse};
 use crate::whatsapp::graph::{Graph, graph_error_fields};
 
 /// When a caller who was refused for lack of room may try again.
@@ -69,6 +70,24 @@ impl FarSide {
         match self {
             Self::Graph { wacid, .. } => Some(wacid),
             Self::Sip { .. } => None,
+        }
+    }
+
+    /// What it takes to end the call at the far side after a crash, where its wacid does not.
+    #[must_use]
+    pub fn journal(&self) -> Option<LiveDialog> {
+        match self {
+            Self::Graph { .. } => None,
+            Self::Sip { dialog, .. } => Some(dialog.journal()),
+        }
+    }
+
+    /// What went by on the line, where the call came by SIP.
+    #[must_use]
+    pub fn messages(&self) -> Option<Messages> {
+        match self {
+            Self::Graph { .. } => None,
+            Self::Sip { dialog, .. } => Some(dialog.messages()),
         }
     }
 

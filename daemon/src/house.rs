@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -26,9 +27,12 @@ use crate::door::{FarSide, is_whatsapp, trouble_event};
 use crate::lanes::{Lanes, RtpLegSettings};
 use crate::obs::logging::{Field, log_event};
 use crate::obs::metrics::Metrics;
-use crate::sip::Sip;
+use crate::sip::{Messages, Sip};
 use crate::store::{Admitted, Ended, Store};
 use crate::whatsapp::graph::Graph;
+
+/// How long after a call its last SIP messages are waited for: what is sent once is answered within that.
+const LAST_MESSAGES: Duration = Duration::from_secs(2);
 
 /// Shared by all calls.
 #[derive(Debug)]
@@ -246,6 +250,9 @@ impl House {
     /// Writes the one outcome.
     pub async fn end_call(&self, setup: &Setup, row: EndRow) {
         let (outcome, fault) = (row.outcome, row.fault);
+        if let Some(messages) = setup.far_side.messages() {
+            self.write_messages(setup.call_id, 0, messages);
+        }
         match self.store.end(setup.call_id, row).await {
             Ok(Ended::Now) => {}
             Ok(Ended::Already(_)) => self.metrics.webhook("ended_twice"),
@@ -253,6 +260,19 @@ impl House {
         }
         self.metrics.call_ended(setup.door(), outcome, fault);
         debug_assert!(outcome != Outcome::Restart, "written at boot only");
+    }
+
+    /// Writes the SIP messages of a dialog that is over or about to be, and once more what comes after the end: the
+    /// answer to the last BYE, the ACK of a refusal.
+    pub fn write_messages(&self, call: CallId, leg: u8, messages: Messages) {
+        let (store, seen) = (self.store.clone(), messages.seen());
+        store.sip_messages(call, leg, messages.lines());
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_MESSAGES).await;
+            if messages.seen() != seen {
+                store.sip_messages(call, leg, messages.lines());
+            }
+        });
     }
 
     fn ledger_trouble(&self, setup: &Setup, error: &crate::store::StoreError) {

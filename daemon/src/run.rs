@@ -24,13 +24,14 @@ use sauti_core::pii::BoxKey;
 use sauti_core::record::Unfinished;
 use sauti_core::whatsapp::graph::RetryClass;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::ai::providers::Providers;
 use crate::ai::warm;
 use crate::cli::{Exit, RunArgs};
 use crate::clips::Clips;
+use crate::door::trouble_event;
 use crate::house::{HandOn, House};
 use crate::http::serve::Listener;
 use crate::http::{Vitals, admin_routes, public_routes, tls, with_fallbacks};
@@ -38,7 +39,7 @@ use crate::lanes::{Lanes, RtpLegSettings, SELF_TEST_WITHIN, SrtpPolicy};
 use crate::obs::logging::{self, EventName, Field, SafeName, log_event};
 use crate::obs::metrics::Metrics;
 use crate::secrets::{self, Secrets};
-use crate::sip::{self, Invite, Sip};
+use crate::sip::{self, Farewell, Invite, Sip};
 use crate::store::Store;
 use crate::switchboard::Switchboard;
 use crate::whatsapp::graph::{Graph, graph_error_fields};
@@ -49,6 +50,11 @@ use crate::{check, clock, summary, whatsapp};
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 /// Longest wait at the end for texts that are owed; the others wait in the ledger for the next start.
 const TEXTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// BYEs under way at one time for calls that a crash left: each waits 8 s at most.
+const FAREWELLS: usize = 16;
+/// How long after the start such a BYE may begin; by then the trunks have noticed that no audio comes.
+const FAREWELLS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why the daemon could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +136,7 @@ async fn serve(config: Config, key: BoxKey) -> Result<(), RunError> {
         ready: AtomicBool::new(false),
         draining: AtomicBool::new(false),
     });
-    recover(&house).await?;
+    recover(&house, sip.as_ref().map(|(sip, _)| sip)).await?;
     let warm = keep_warm(&house);
     let (stop, stopped) = watch::channel(false);
     let certificate = match &config.http.tls {
@@ -216,7 +222,8 @@ async fn start_sip(
         return Ok(None);
     }
     let roots = tls::roots_pem(&config.http.extra_roots).map_err(boot)?;
-    let setup = sip::Setup { config, roots, key: key.clone(), metrics: Arc::clone(&house.metrics) };
+    let metrics = Arc::clone(&house.metrics);
+    let setup = sip::Setup { config, roots, key: key.clone(), metrics, nameservers: Vec::new() };
     Sip::start(setup).await.map(Some).map_err(boot)
 }
 
@@ -318,22 +325,54 @@ fn keep_warm(house: &Arc<House>) -> Option<warm::Pool> {
     (settings.size > 0).then(|| warm::Pool::start(&house.providers, settings, Arc::clone(&house.metrics)))
 }
 
-/// Closes what an earlier run left open: the rows at once, the calls at Graph in the background.
-async fn recover(house: &Arc<House>) -> Result<(), RunError> {
+/// Closes what an earlier run left open: the rows at once, the calls at Graph and on the trunks in the background.
+async fn recover(house: &Arc<House>, sip: Option<&Sip>) -> Result<(), RunError> {
     let left = house.store.recover(Timestamp::now()).await.map_err(boot)?;
     for door in left.closed {
         house.metrics.call_ended(door, Outcome::Restart, Fault::Box);
     }
+    let farewells = Farewells {
+        sip: sip.cloned(),
+        turn: Arc::new(Semaphore::new(FAREWELLS)),
+        until: tokio::time::Instant::now() + FAREWELLS_WITHIN,
+    };
     for call in left.unfinished {
         let values = [(Field::Outcome, "restart".into()), (Field::Fault, "box".into())];
         log_event(EventName::CallRecovered, Some(call.call_id), &values);
-        let house = Arc::clone(house);
-        tokio::spawn(async move { release(&house, call).await });
+        let (house, farewells) = (Arc::clone(house), farewells.clone());
+        tokio::spawn(async move { release(&house, &farewells, call).await });
     }
     Ok(())
 }
 
-async fn release(house: &House, call: Unfinished) {
+/// The last words to trunks whose calls a crash left open: a few at one time, and not for ever.
+#[derive(Clone)]
+struct Farewells {
+    sip: Option<Sip>,
+    turn: Arc<Semaphore>,
+    until: tokio::time::Instant,
+}
+
+impl Farewells {
+    async fn say(&self, call: &Unfinished) {
+        for dialog in &call.dialogs {
+            // The semaphore is never closed.
+            let turn = tokio::time::timeout_at(self.until, self.turn.acquire()).await;
+            let said = match (&self.sip, turn) {
+                (Some(sip), Ok(_turn)) => sip.farewell(dialog).await,
+                (None, _) | (_, Err(_)) => Farewell::NotSent,
+            };
+            if !said.is_done() {
+                let values = [(Field::Stage, "farewell".into()), (Field::Reason, said.label().into())];
+                log_event(trouble_event(call.door), Some(call.call_id), &values);
+            }
+        }
+    }
+}
+
+async fn release(house: &House, farewells: &Farewells, call: Unfinished) {
+    // Once, whatever becomes of it: a trunk that is told days later has long noticed.
+    farewells.say(&call).await;
     if let Some(wacid) = call.live.as_ref().and_then(|live| live.wacid.as_ref())
         && let Some(graph) = &house.graph
         && let Err(error) = graph.act(Action::Terminate, wacid, None, None).await

@@ -66,8 +66,7 @@ impl Scene {
              outbound_proxy = \"{address}\"\n{network}[[trunk.route]]\ncalled = \"100\"\n\
              [transfer]\ntrunk = \"carrier\"\ntarget = \"desk@{address}\"\nway = \"{way}\"\nanswer_within = \"5s\"\n"
         );
-        let options =
-            Options { more: more.leak(), model: Arc::new(|facts| model(script(), facts)), ..Options::named(name) };
+        let options = Options { more, model: Arc::new(|facts| model(script(), facts)), ..Options::named(name) };
         let world = World::start(options).await;
         let desk = tokio::spawn(trunk::be_called(socket, Law::A, manner, Speaker::new(says)));
         Self { world, desk, address }

@@ -8,12 +8,12 @@ use sauti::simulate::loopback::trunk::{self, Carrier};
 use sauti_core::pii::CallerAddress;
 use sauti_sim::audio::g711::Law;
 use sauti_sim::caller::person::Step;
-use sauti_sim::trunk::caller::{CallEvent, Transport};
+use sauti_sim::trunk::caller::{CallEvent, Refers, Transport};
 use sauti_sim::whatsapp::calls::Cause;
 use sauti_sim::whatsapp::person::Person;
 
 use crate::peer::{Peer, options};
-use crate::world::{Options, World, listen_and_leave, until};
+use crate::world::{Options, World, listen_and_leave, printed, until, until_async};
 
 pub(crate) fn carrier(world: &World, transport: Transport) -> Carrier {
     let which = if transport == Transport::Udp { "sip.udp" } else { "sip.tcp" };
@@ -62,6 +62,17 @@ async fn calls_of_a_trunk_are_answered_logged_and_written_down_like_any_other() 
             "CALL_ENDED",
         ];
         assert_eq!(events, milestones);
+    }
+    for row in &rows {
+        let expected = ["<- INVITE", "-> 180", "-> 200", "<- ACK", "<- BYE", "-> 200"];
+        until_async("the answer to the BYE is noted", async || world.messages(&row.call_id).await.len() >= 6).await;
+        assert_eq!(world.messages(&row.call_id).await, expected);
+        let shown = printed(&world.calls(&["show", &row.call_id]).await);
+        assert!(shown.contains("SIP messages") && shown.contains("-> 200 OK"), "{shown}");
+        let all = printed(&world.calls(&["show", &row.call_id, "--json"]).await) + &shown;
+        for who in [1, 2] {
+            assert!(!all.contains(Person::numbered(who).number.expose()), "nobody's number");
+        }
     }
     // Nobody writes a WhatsApp message to who called from the telephone network.
     assert_eq!(world.metric("sauti_table_owed_texts").await, 0.0);

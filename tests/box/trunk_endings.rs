@@ -264,6 +264,14 @@ async fn however_a_peer_ends_its_calls_each_has_one_outcome_and_all_tables_retur
     *wanted.entry(owned(LEFT_EARLY)).or_default() += crossed - heard;
     *wanted.entry(owned(COMPLETED)).or_default() += heard;
     assert_eq!(got, wanted);
+    for row in world.rows() {
+        let messages = world.messages(&row.call_id).await;
+        assert_eq!(
+            messages.first().map(String::as_str),
+            Some("<- INVITE"),
+            "what went to and fro is kept: {messages:?}"
+        );
+    }
     for name in ["calls", "legs", "slots", "live_calls", "drains", "sip_dialogs", "sip_transactions"] {
         let seen = highest.tables.get(&format!("sauti_table_{name}")).copied().unwrap_or(0.0);
         assert!(seen > 0.0, "{name} was never above 0: {highest:?}");

@@ -502,6 +502,24 @@ impl World {
         output
     }
 
+    /// The SIP messages of a call in the ledger, `<- INVITE` and `-> 180`, without those that are repeated or only say
+    /// that something is being tried.
+    pub(crate) async fn messages(&self, call_id: &str) -> Vec<String> {
+        let call: Value =
+            serde_json::from_str(&printed(&self.calls(&["show", call_id, "--json"]).await)).expect("JSON");
+        let lines = call["sip"].as_array().expect("an array").iter();
+        let mut messages: Vec<String> = lines
+            .map(|line| {
+                let way = if line["way"] == "in" { "<-" } else { "->" };
+                let first = line["first"].as_str().and_then(|first| first.split(' ').next()).expect("a first line");
+                format!("{way} {first}")
+            })
+            .filter(|line| line != "-> 100")
+            .collect();
+        messages.dedup();
+        messages
+    }
+
     /// Stops the daemon as systemd does.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.daemon.signal(Signal::SIGTERM);

@@ -48,11 +48,17 @@ impl Bench {
     }
 
     pub(crate) async fn with_roots(text: &str, roots: Vec<u8>) -> Self {
+        Self::with(text, roots, Vec::new()).await
+    }
+
+    /// An endpoint that asks these name servers.
+    pub(crate) async fn with(text: &str, roots: Vec<u8>, nameservers: Vec<SocketAddr>) -> Self {
         // the first one wins; every test of this binary installs the same
         rustls::crypto::ring::default_provider().install_default().ok();
         let config = config(text);
         let metrics = Arc::new(Metrics::new());
-        let setup = Setup { config: &config, roots, key: BoxKey::new([7; 32]), metrics: Arc::clone(&metrics) };
+        let key = BoxKey::new([7; 32]);
+        let setup = Setup { config: &config, roots, key, metrics: Arc::clone(&metrics), nameservers };
         let (sip, calls) = Sip::start(setup).await.unwrap();
         Self { sip, calls, metrics }
     }

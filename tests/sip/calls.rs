@@ -31,7 +31,7 @@ async fn a_call_rings_at_once_is_answered_with_a_contact_and_ends_with_bye() {
     assert!(matches!(event(&mut invite.events).await, DialogEvent::Confirmed { sdp: None }));
     assert_eq!(peer.ask("BYE", 2, "", "").await.code(), 200);
     assert!(matches!(event(&mut invite.events).await, DialogEvent::Bye));
-    let trace = invite.dialog.trace();
+    let trace = invite.dialog.messages().lines();
     let told = trace.iter().filter(|line| !line.first.starts_with("100"));
     let lines: Vec<_> = told.map(|line| (line.way, line.first.split(' ').next().unwrap())).collect();
     let (to_us, from_us) = (Way::In, Way::Out);

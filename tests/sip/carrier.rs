@@ -25,7 +25,8 @@ loadmodule "registrar.so"
 loadmodule "auth.so"
 loadmodule "siputils.so"
 modparam("usrloc", "db_mode", 0)
-modparam("registrar", "max_expires", 120)
+modparam("registrar", "max_expires", EXPIRES)
+modparam("registrar", "min_expires", 1)
 modparam("auth", "algorithm", "ALGORITHM")
 request_route {
     if (!mf_process_maxfwd_header("10")) { sl_send_reply("483", "Too Many Hops"); exit; }
@@ -68,11 +69,21 @@ pub(crate) struct Carrier {
 impl Carrier {
     /// Starts it; `algorithm` is that of its challenges.
     pub(crate) async fn start(algorithm: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::with_expiry(algorithm, 120).await
+    }
+
+    /// Starts one that grants registrations of so many seconds at most.
+    pub(crate) async fn with_expiry(algorithm: &str, expires: u32) -> Self {
         let probe = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = probe.expect("a free port").port();
+        Self::start_on(probe.expect("a free port").port(), algorithm, expires).await
+    }
+
+    /// The same on this port.
+    pub(crate) async fn start_on(port: u16, algorithm: &str, expires: u32) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
         let script = folder.path().join("carrier.cfg");
         let text = SCRIPT.replace("PORT", &port.to_string()).replace("ALGORITHM", algorithm);
+        let text = text.replace("EXPIRES", &expires.to_string());
         std::fs::write(&script, text).expect("its script can be written");
         let mut kamailio = Command::new("kamailio");
         kamailio.args(["-f", &script.display().to_string(), "-DD", "-E", "-m", "32", "-M", "4", "-Y"]);

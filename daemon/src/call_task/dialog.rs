@@ -3,11 +3,21 @@
 use sauti_core::ai::session;
 use sauti_core::call::machine::Input;
 use sauti_core::call::transfer::Input as ToTransfer;
+use sauti_core::pii::Pii;
 
 use super::CallTask;
 use crate::door::further_event;
 use crate::obs::logging::Field;
 use crate::sip::{Broken, DialogEvent, NO_ACK, Reply};
+
+/// A way that keys come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyPath {
+    /// RFC 4733.
+    Rtp,
+    /// INFO.
+    Info,
+}
 
 impl CallTask {
     /// Takes an event of the dialog; `None` when the dialog is gone and has said why before.
@@ -42,16 +52,28 @@ impl CallTask {
                 self.trouble("dialog", &[(Field::Reason, reason.into())]);
                 self.input(Input::LegLost);
             }
-            DialogEvent::Reoffer { sdp, reply } => {
-                self.reoffer(sdp.as_ref().map(sauti_core::pii::Pii::expose), reply).await
-            }
-            DialogEvent::Dtmf(key) => {
-                self.house.metrics.packets("dtmf_digit", 1);
-                self.press_on(key);
-            }
+            DialogEvent::Reoffer { sdp, reply } => self.reoffer(sdp.as_ref().map(Pii::expose), reply).await,
+            DialogEvent::Dtmf(key) => self.key(KeyPath::Info, key),
             DialogEvent::Referred { code, is_final } => self.transfer_input(ToTransfer::News { code, is_final }),
             // Of calls that we make.
             DialogEvent::Confirmed { sdp: None } | DialogEvent::Ringing { .. } | DialogEvent::Refused { .. } => {}
+        }
+    }
+
+    /// The caller pressed a key. A telephone that sends each one both ways is heard by the way that came first.
+    pub(super) fn key(&mut self, by: KeyPath, key: char) {
+        self.house.metrics.packets("dtmf_digit", 1);
+        // While she speaks with a person they are for the person's far end.
+        if *self.keys_by.get_or_insert(by) == by && self.accepted.is_some() && !self.press_on(key) {
+            self.note_consumed();
+            self.session_input(session::Input::Key(Pii::new(key)));
+        }
+    }
+
+    /// Seals what a BYE needs if this process dies. Told before the 200 goes out, which makes the dialog one that needs it.
+    pub(super) fn journal(&self) {
+        if let Some(dialog) = self.setup.far_side.journal() {
+            self.house.store.dialog(self.setup.call_id, 0, Some(dialog));
         }
     }
 
@@ -66,6 +88,8 @@ impl CallTask {
         match answered {
             Ok((sdp, agreed)) => {
                 reply.answer(&sdp).await;
+                // It may have moved.
+                self.journal();
                 if let Some(agreed) = agreed {
                     self.hold(agreed.held);
                 }

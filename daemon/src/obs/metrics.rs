@@ -18,6 +18,8 @@ use sauti_core::call::outcome::{Door, Fault, Outcome};
 use sauti_core::media::quality::LineQuality;
 use sauti_core::sip::route::Refused;
 
+use crate::sip::Farewell;
+
 /// Labels of a finished call.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Ended {
@@ -98,6 +100,7 @@ pub struct Metrics {
     ledger_lost: Gauge,
     sip_requests: Family<Kind, Counter>,
     sip_refused: Family<Kind, Counter>,
+    sip_farewells: Family<Kind, Counter>,
     sip_registered: Family<Trunk, Gauge>,
     sip_trunk_up: Family<Trunk, Gauge>,
     table_names: [(&'static str, Gauge); TABLES.len()],
@@ -283,6 +286,9 @@ impl Metrics {
         registry.register("sip_requests", "SIP requests of known sources, by method", sip_requests.clone());
         let sip_refused = Family::<Kind, Counter>::default();
         registry.register("sip_refused", "SIP messages that were refused or dropped, by reason", sip_refused.clone());
+        let sip_farewells = Family::<Kind, Counter>::default();
+        Farewell::ALL.iter().for_each(|kind| drop(sip_farewells.get_or_create(&Kind { kind: kind.label() })));
+        registry.register("sip_farewells", "BYEs for dialogs that a crash left, by result", sip_farewells.clone());
         let sip_registered = Family::<Trunk, Gauge>::default();
         registry.register("sip_registered", "1 while a trunk's registration holds", sip_registered.clone());
         let sip_trunk_up = Family::<Trunk, Gauge>::default();
@@ -331,6 +337,7 @@ impl Metrics {
             ledger_lost,
             sip_requests,
             sip_refused,
+            sip_farewells,
             sip_registered,
             sip_trunk_up,
             table_names,
@@ -505,6 +512,11 @@ impl Metrics {
     /// A SIP message that was refused, or dropped without a word.
     pub fn sip_refused(&self, why: Refused) {
         self.sip_refused.get_or_create(&Kind { kind: why.label() }).inc();
+    }
+
+    /// A dialog that a crash left was told that it is over, or could not be.
+    pub fn sip_farewell(&self, farewell: Farewell) {
+        self.sip_farewells.get_or_create(&Kind { kind: farewell.label() }).inc();
     }
 
     /// Whether a trunk's registration holds.

@@ -3,11 +3,11 @@
 //!
 //! The locks here are held for a look-up each and never across an await; none is on the media path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rsipstack::sip::prelude::HeadersExt;
@@ -24,6 +24,11 @@ use super::dialog::Line;
 use super::{read, wire};
 use crate::obs::metrics::Metrics;
 
+/// How long messages of a call are still noted that is over: the answer to its BYE, the ACK of its refusal.
+const NOTED_FOR: Duration = Duration::from_secs(5);
+/// Calls that are over and still noted: 30 a second end in that time, and as many again.
+const NOTED: usize = 256;
+
 /// One call in the table, by its Call-ID.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
@@ -31,6 +36,14 @@ pub(super) struct Live {
     pub(super) peer: usize,
     pub(super) trace: Arc<Mutex<Trace>>,
     pub(super) line: Arc<Line>,
+}
+
+/// A call that is over.
+#[derive(Debug)]
+struct Ended {
+    at: Instant,
+    call_id: String,
+    trace: Arc<Mutex<Trace>>,
 }
 
 /// The listeners as they are bound.
@@ -62,6 +75,8 @@ pub(super) struct Desk {
     peers: RwLock<Peers>,
     guard: Mutex<Guard>,
     calls: Mutex<BTreeMap<String, Live>>,
+    /// Calls that are over, the latest last, for their last messages.
+    ended: Mutex<VecDeque<Ended>>,
     pub(super) draining: AtomicBool,
     /// False until the listeners are bound: nobody is looked at before.
     pub(super) open: AtomicBool,
@@ -94,6 +109,7 @@ impl Desk {
             peers: RwLock::new(peers),
             guard: Mutex::new(Guard::default()),
             calls: Mutex::new(BTreeMap::new()),
+            ended: Mutex::new(VecDeque::new()),
             draining: AtomicBool::new(false),
             open: AtomicBool::new(false),
             listeners,
@@ -156,7 +172,22 @@ impl Desk {
     }
 
     pub(super) fn leave(&self, call_id: &str) {
-        lock(&self.calls).remove(call_id);
+        let Some(live) = lock(&self.calls).remove(call_id) else { return };
+        let mut ended = lock(&self.ended);
+        while ended.len() >= NOTED || ended.front().is_some_and(|first| first.at + NOTED_FOR < now()) {
+            ended.pop_front();
+        }
+        ended.push_back(Ended { at: now(), call_id: call_id.to_owned(), trace: live.trace });
+    }
+
+    /// Where the messages of a call are noted.
+    fn noted(&self, call_id: &str) -> Option<Arc<Mutex<Trace>>> {
+        if let Some(live) = self.live(call_id) {
+            return Some(live.trace);
+        }
+        let ended = lock(&self.ended);
+        let late = ended.iter().rev().find(|ended| ended.call_id == call_id && ended.at + NOTED_FOR > now());
+        late.map(|ended| Arc::clone(&ended.trace))
     }
 
     pub(super) fn calls(&self) -> usize {
@@ -174,8 +205,8 @@ impl Desk {
     /// Writes a message into the trace of its call, if there is one.
     fn trace(&self, message: &SipMessage, way: Way) {
         let Ok(call_id) = message.call_id_header() else { return };
-        let Some(live) = self.live(call_id.value()) else { return };
-        trace_into(&live.trace, message, way);
+        let Some(trace) = self.noted(call_id.value()) else { return };
+        trace_into(&trace, message, way);
     }
 
     /// Whether a message may go on to the library's transactions.

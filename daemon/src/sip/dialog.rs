@@ -15,7 +15,9 @@ use rsipstack::transaction::endpoint::EndpointInnerRef;
 use rsipstack::transaction::key::TransactionRole;
 use rsipstack::transaction::transaction::{TransactionEvent, TransactionEventSender};
 use sauti_core::call::outcome::Fault;
+use sauti_core::config::Transport;
 use sauti_core::pii::Pii;
+use sauti_core::record::LiveDialog;
 use sauti_core::sip::timer::{self, Agreed, Asked, SessionExpires, SessionTimer};
 use sauti_core::sip::trace::{Trace, TraceLine};
 use tokio::sync::{Notify, mpsc};
@@ -291,6 +293,13 @@ impl Line {
     }
 }
 
+/// Over whom and what a dialog was opened.
+#[derive(Debug, Clone)]
+pub(super) struct Over {
+    pub(super) trunk: Arc<str>,
+    pub(super) transport: Transport,
+}
+
 /// A handle on one dialog; cheap to clone. When the last one goes, what is owed to the far end is sent.
 #[derive(Clone)]
 pub struct Dialog {
@@ -303,6 +312,7 @@ struct Inner {
     trace: Arc<Mutex<Trace>>,
     /// What the INVITE that we answer says of timers.
     asked: Asked,
+    over: Over,
 }
 
 impl std::fmt::Debug for Dialog {
@@ -351,8 +361,14 @@ pub(super) fn reject(dialog: &InviteDialog, line: &Line, refuse: Refuse) -> Resu
 }
 
 impl Dialog {
-    pub(super) fn new(dialog: InviteDialog, line: Arc<Line>, trace: Arc<Mutex<Trace>>, asked: Asked) -> Self {
-        Self { inner: Arc::new(Inner { dialog, line, trace, asked }) }
+    pub(super) fn new(
+        dialog: InviteDialog,
+        line: Arc<Line>,
+        trace: Arc<Mutex<Trace>>,
+        asked: Asked,
+        over: Over,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { dialog, line, trace, asked, over }) }
     }
 
     /// Says that it rings, once more, or sends early media with 183.
@@ -472,14 +488,57 @@ impl Dialog {
         asked(self.inner.dialog.info(Some(headers), Some(body))).await.map(drop)
     }
 
-    /// The messages so far, redacted.
+    /// What it takes to hang up in it after a crash; changes with each offer within the dialog.
     #[must_use]
-    pub fn trace(&self) -> Vec<TraceLine> {
-        self.inner.trace.lock().unwrap_or_else(PoisonError::into_inner).lines().to_vec()
+    pub fn journal(&self) -> LiveDialog {
+        let Inner { dialog, over, .. } = &*self.inner;
+        let kept = dialog.snapshot();
+        let (from, to) = (kept.from.to_string(), kept.to.to_string());
+        let (local, remote) = if kept.role == TransactionRole::Server { (to, from) } else { (from, to) };
+        LiveDialog {
+            trunk: over.trunk.to_string(),
+            transport: over.transport.label().to_owned(),
+            call_id: Pii::new(kept.id.call_id),
+            local: Pii::new(tagged(local, &kept.id.local_tag)),
+            remote: Pii::new(tagged(remote, &kept.id.remote_tag)),
+            cseq: kept.local_cseq,
+            target: Pii::new(kept.remote_uri.to_string()),
+            route: kept.route_set.iter().map(|route| Pii::new(route.value())).collect(),
+        }
+    }
+
+    /// Its messages, redacted; they can be read when the dialog is gone.
+    #[must_use]
+    pub fn messages(&self) -> Messages {
+        Messages(Arc::clone(&self.inner.trace))
     }
 
     fn not_whatsapp(&self) -> Result<(), DialogError> {
         if self.inner.line.is_whatsapp { Err(DialogError::Unsupported) } else { Ok(()) }
+    }
+}
+
+/// A side of a dialog with its tag; the one that came in the INVITE's `To` has none yet.
+fn tagged(side: String, tag: &str) -> String {
+    let params = side.rsplit('>').next().unwrap_or_default();
+    if params.contains(";tag=") || tag.is_empty() { side } else { format!("{side};tag={tag}") }
+}
+
+/// The messages of a dialog, redacted and bounded.
+#[derive(Debug, Clone)]
+pub struct Messages(Arc<Mutex<Trace>>);
+
+impl Messages {
+    /// Those so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<TraceLine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).lines().to_vec()
+    }
+
+    /// How many there were, those included that were not kept.
+    #[must_use]
+    pub fn seen(&self) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).seen()
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Streams(Mutex<BTreeMap<(SocketAddr, &'static str), SipConnecti
 pub(super) async fn build(setup: Setup<'_>, invites: mpsc::Sender<Invite>) -> Result<Arc<Shared>, SipError> {
     let config = setup.config;
     let sip = config.sip.as_ref().ok_or(SipError::NotConfigured)?;
-    let (stop, resolver) = (CancellationToken::new(), Resolver::new());
+    let (stop, resolver) = (CancellationToken::new(), Resolver::new(&setup.nameservers));
     let transports = TransportLayer::new_with_domain_resolver(stop.clone(), Box::new(resolver.clone()));
     transports.set_stream_idle_timeout(IDLE);
     let roots = TlsConfig { ca_certs: Some(setup.roots.clone()), ..TlsConfig::default() };

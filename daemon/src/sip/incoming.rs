@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::attend::{self, Attended};
 use super::challenge::{self, Proof};
 use super::desk::{self, Live};
-use super::dialog::{Dialog, EVENTS, Line, Refuse, reject};
+use super::dialog::{Dialog, EVENTS, Line, Over, Refuse, reject};
 use super::read::{self, Read};
 use super::{Invite, Shared, wire};
 
@@ -269,9 +269,11 @@ fn open(shared: &Arc<Shared>, mut transaction: Transaction, read: Read, routed: 
         }
     });
     ring(&dialog, &line, read.requires_100rel, first);
+    let trunk = desk.with_peers(|peers| peers.peer(routed.peer).map(|peer| Arc::clone(&peer.name)));
+    let over = Over { trunk: trunk.unwrap_or_default(), transport: read.transport };
     hand_on(
         shared,
-        Dialog::new(dialog.clone(), Arc::clone(&line), trace, read.asked),
+        Dialog::new(dialog.clone(), Arc::clone(&line), trace, read.asked, over),
         events_out,
         read,
         &routed,

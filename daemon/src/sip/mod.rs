@@ -9,6 +9,7 @@ mod challenge;
 mod desk;
 mod dialog;
 mod endpoint;
+mod farewell;
 mod incoming;
 mod place;
 mod read;
@@ -33,12 +34,14 @@ use sauti_core::call::outcome::Door;
 use sauti_core::config::{Config, Transport, Trunk, TrunkRoute, WHATSAPP_TRUNK, WhatsAppSip};
 use sauti_core::now::Now;
 use sauti_core::pii::{BoxKey, KeyedHash, Pii};
+use sauti_core::record::LiveDialog;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-pub use self::dialog::{Broken, Dialog, DialogError, DialogEvent, DialogEvents, NO_ACK, Refuse, Reply};
+pub use self::dialog::{Broken, Dialog, DialogError, DialogEvent, DialogEvents, Messages, NO_ACK, Refuse, Reply};
+pub use self::farewell::Farewell;
 pub use self::place::Place;
 pub use self::read::{Verdict, WaHeaders, judge};
 use crate::http::tls::TlsError;
@@ -84,6 +87,8 @@ pub struct Setup<'s> {
     pub key: BoxKey,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
+    /// Who is asked for addresses; empty = the name servers of the system.
+    pub nameservers: Vec<std::net::SocketAddr>,
 }
 
 /// Why SIP could not start.
@@ -186,6 +191,13 @@ impl Sip {
     #[must_use]
     pub fn address_of(&self, trunk: &str, target: &str) -> Option<Pii> {
         place::address_of(&self.shared, trunk, target)
+    }
+
+    /// Hangs up in a dialog that an earlier run left behind: one BYE, 8 s at most.
+    pub async fn farewell(&self, dialog: &LiveDialog) -> Farewell {
+        let farewell = farewell::bye(&self.shared, dialog).await;
+        self.shared.desk.metrics.sip_farewell(farewell);
+        farewell
     }
 
     /// How each trunk stands, in the order of the file.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::attend::{self, Attended};
 use super::desk::{self, Live};
-use super::dialog::{Dialog, DialogError, DialogEvents, EVENTS, Line};
+use super::dialog::{Dialog, DialogError, DialogEvents, EVENTS, Line, Over};
 use super::{Shared, wire};
 
 /// A call to be made.
@@ -74,7 +74,7 @@ pub(super) async fn place(shared: &Arc<Shared>, call: Place) -> Result<(Dialog, 
     let (host, transport) = target_of(shared, peer).ok_or(DialogError::Unsupported)?;
     let servers = shared.resolver.servers(&host, transport).await;
     let (server, stream) = connect(shared, &servers, &host.host, transport).await?;
-    if peer_has_names(shared, peer) {
+    if peer_has_names(shared, peer) && !servers.is_empty() {
         shared.desk.set_resolved(peer, &servers);
     }
     let from = call.from.map(|from| from.expose().to_owned()).or_else(|| own_address(shared, peer, server));
@@ -121,7 +121,8 @@ pub(super) async fn place(shared: &Arc<Shared>, call: Place) -> Result<(Dialog, 
         call_id,
         delayed: false,
     };
-    let (refusals, given_up) = (events.clone(), Arc::clone(&line));
+    let over = Over { trunk: call.trunk, transport };
+    let (refusals, given_up, told) = (events.clone(), Arc::clone(&line), Arc::clone(shared));
     tokio::spawn(async move {
         match outcome.await.ok().and_then(Result::ok).and_then(|(_, response)| response) {
             Some(response) if response.status_code.kind() != StatusCodeKind::Successful => {
@@ -129,11 +130,15 @@ pub(super) async fn place(shared: &Arc<Shared>, call: Place) -> Result<(Dialog, 
                 refusals.send(attend::refused_by(&response)).await.ok();
             }
             Some(_) => {}
-            None => given_up.lost.notify_one(),
+            None => {
+                // the next call tries another address first
+                told.resolver.note(server, false);
+                given_up.lost.notify_one();
+            }
         }
     });
     tokio::spawn(attended.run(states_in, events));
-    Ok((Dialog::new(dialog, line, trace, Asked::default()), events_out))
+    Ok((Dialog::new(dialog, line, trace, Asked::default(), over), events_out))
 }
 
 /// The whole address of `target` at a trunk.
@@ -159,6 +164,7 @@ async fn connect(
         if let Ok(stream) = shared.stream(*server, name, transport).await {
             return Ok((*server, stream));
         }
+        shared.resolver.note(*server, false);
     }
     Err(DialogError::Transport)
 }

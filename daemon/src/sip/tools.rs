@@ -154,7 +154,13 @@ async fn test(config: &Config, name: &str) -> Answer {
     config.sip = Some(Listeners { udp: Some(SocketAddr::new(udp, 0)), tcp: None, tls: None });
     config.whatsapp = None;
     let roots = tls::roots_pem(&config.http.extra_roots).map_err(|error| error.to_string())?;
-    let setup = Setup { config: &config, roots, key: BoxKey::new([0; 32]), metrics: Arc::new(Metrics::new()) };
+    let setup = Setup {
+        config: &config,
+        roots,
+        key: BoxKey::new([0; 32]),
+        metrics: Arc::new(Metrics::new()),
+        nameservers: Vec::new(),
+    };
     let (invites, _calls) = mpsc::channel(1);
     let shared = endpoint::build(setup, invites).await.map_err(|error| error.to_string())?;
     let rows = probe(&shared).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rsipstack::dialog::authenticate::{AuthRetry, handle_client_authenticate};
 use rsipstack::sip::prelude::HeadersExt;
-use rsipstack::sip::{Header, Method, Response, SipMessage, StatusCodeKind, Uri};
+use rsipstack::sip::{Header, Method, Request, Response, SipMessage, StatusCodeKind, Uri};
 use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transaction::{make_tag, make_uuid_v4};
@@ -20,9 +20,11 @@ use super::{Shared, TrunkStatus, desk, place, read, wire};
 use crate::obs::logging::{EventName, Field, SafeName, log_event};
 
 /// Longest wait for the answer to REGISTER or OPTIONS; what needs longer is as good as down.
-const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// How often the guard forgets whom there is nothing against.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// Addresses of a trunk that are asked before it counts as silent.
+const ASKED: usize = 3;
 /// Between the first requests of one trunk and the next.
 const APART: Duration = Duration::from_millis(200);
 
@@ -102,6 +104,11 @@ async fn keep_registered(shared: Arc<Shared>, peer: usize, offset: Duration) {
     let mut servers: Vec<SocketAddr> = Vec::new();
     loop {
         if let Some((due, _)) = machine.deadline() {
+            // one that runs out between two attempts is said to have, and not only after the next one
+            if let Some(ends) = machine.ends(desk::now()).filter(|ends| *ends < due) {
+                tokio::time::sleep_until(ends.into()).await;
+                say(&shared, peer, machine.state(desk::now()));
+            }
             tokio::time::sleep_until(due.into()).await;
         }
         let mut effect = machine.due(desk::now());
@@ -113,7 +120,9 @@ async fn keep_registered(shared: Arc<Shared>, peer: usize, offset: Duration) {
                         // an empty answer is DNS failing, not the trunk moving: its calls still come
                         shared.desk.set_resolved(peer, &servers);
                     }
-                    Input::Resolved(servers.len())
+                    let holds = held_at(&shared, peer);
+                    let holds_at = holds.and_then(|holds| servers.iter().position(|server| *server == holds));
+                    Input::Resolved { servers: servers.len(), holds_at }
                 }
                 Effect::Register { server, expires } => match servers.get(server) {
                     Some(server) => {
@@ -132,6 +141,11 @@ async fn keep_registered(shared: Arc<Shared>, peer: usize, offset: Duration) {
     }
 }
 
+/// Where the registration of a trunk was made last.
+fn held_at(shared: &Shared, peer: usize) -> Option<SocketAddr> {
+    shared.statuses.lock().unwrap_or_else(PoisonError::into_inner).get(peer)?.registrar
+}
+
 /// Logs a change of a registration, and keeps it for `status`.
 fn say(shared: &Shared, peer: usize, state: State) {
     let mut before = None;
@@ -148,7 +162,7 @@ fn say(shared: &Shared, peer: usize, state: State) {
     }
 }
 
-fn rand_seed() -> u64 {
+pub(super) fn rand_seed() -> u64 {
     let text = make_uuid_v4();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     u64::from_str_radix(&digits, 16).unwrap_or(1)
@@ -216,44 +230,71 @@ struct Sent {
 
 /// Sends it and waits for the final answer, digests included; `None` = none came.
 async fn ask(shared: &Arc<Shared>, sent: Sent, session: &mut Session) -> Option<Response> {
-    tokio::time::timeout(ANSWER_WITHIN, asked(shared, sent, session)).await.ok().flatten()
+    let server = sent.server;
+    let response = tokio::time::timeout(ANSWER_WITHIN, asked(shared, sent, session)).await.ok().flatten();
+    // The library answers 408 itself when nobody else does.
+    let answered = response.as_ref().is_some_and(|response| response.status_code.code() != 408);
+    shared.resolver.note(server, answered);
+    response
 }
 
 async fn asked(shared: &Arc<Shared>, sent: Sent, session: &mut Session) -> Option<Response> {
     let (host, transport) = place::target_of(shared, sent.peer)?;
     let stream: Option<SipConnection> = shared.stream(sent.server, &host.host, transport).await.ok()?;
     session.sequence += 1;
-    let endpoint = &shared.endpoint;
-    let listener = endpoint.transport_layer.get_listen_addrs();
-    let by = wire::transport(transport);
-    let mut own = listener.iter().find(|address| address.r#type == Some(by)).or_else(|| listener.first())?.clone();
-    own.r#type = Some(by);
     let from = rsipstack::sip::typed::From { display_name: None, uri: uri(&sent.from)?, params: Vec::new() };
     let to = rsipstack::sip::typed::To { display_name: None, uri: uri(&sent.to)?, params: Vec::new() };
-    let mut request = endpoint.make_request(
+    let mut request = shared.endpoint.make_request(
         sent.method,
         uri(&sent.target)?,
-        endpoint.get_via(Some(own), None).ok()?,
+        via(shared, transport)?,
         from.with_tag(make_tag()),
         to,
         session.sequence,
         Some(session.call_id.clone().into()),
     );
     sent.headers.into_iter().for_each(|header| request.headers.push(header));
+    let to = Towards { peer: sent.peer, server: sent.server, transport, stream };
+    exchange(shared, to, request, &mut session.sequence).await
+}
+
+/// A Via of ours for requests over `transport`.
+pub(super) fn via(shared: &Shared, transport: Transport) -> Option<rsipstack::sip::typed::Via> {
+    let listeners = shared.endpoint.transport_layer.get_listen_addrs();
+    let by = wire::transport(transport);
+    let mut own = listeners.iter().find(|address| address.r#type == Some(by)).or_else(|| listeners.first())?.clone();
+    own.r#type = Some(by);
+    shared.endpoint.get_via(Some(own), None).ok()
+}
+
+/// Where a request goes.
+pub(super) struct Towards {
+    pub(super) peer: usize,
+    pub(super) server: SocketAddr,
+    pub(super) transport: Transport,
+    pub(super) stream: Option<SipConnection>,
+}
+
+/// Sends a request, answers a challenge with its `sequence` counted on, and waits for the final answer.
+pub(super) async fn exchange(
+    shared: &Arc<Shared>,
+    to: Towards,
+    request: Request,
+    sequence: &mut u32,
+) -> Option<Response> {
     let key = TransactionKey::from_request(&request, TransactionRole::Client).ok()?;
-    let mut transaction = Transaction::new_client(key, request, Arc::clone(endpoint), stream);
-    transaction.destination = Some(wire::sip_addr(sent.server, transport));
+    let mut transaction = Transaction::new_client(key, request, Arc::clone(&shared.endpoint), to.stream);
+    transaction.destination = Some(wire::sip_addr(to.server, to.transport));
     transaction.send().await.ok()?;
     let mut retry = AuthRetry::new();
     while let Some(message) = transaction.receive().await {
         let SipMessage::Response(response) = message else { continue };
         let challenged = matches!(response.status_code.code(), 401 | 407);
-        match shared.credential(sent.peer) {
+        match shared.credential(to.peer) {
             _ if response.status_code.kind() == StatusCodeKind::Provisional => {}
             Some(credential) if challenged && retry.should_answer(&response) => {
-                session.sequence += 1;
-                transaction =
-                    handle_client_authenticate(session.sequence, &transaction, response, &credential).await.ok()?;
+                *sequence += 1;
+                transaction = handle_client_authenticate(*sequence, &transaction, response, &credential).await.ok()?;
                 transaction.send().await.ok()?;
             }
             _ => return Some(response),
@@ -306,10 +347,31 @@ pub(super) async fn options(
     transport: Transport,
 ) -> Option<u16> {
     let servers = shared.resolver.servers(host, transport).await;
-    let server = *servers.first()?;
-    if place::peer_has_names(shared, peer) {
+    if place::peer_has_names(shared, peer) && !servers.is_empty() {
         shared.desk.set_resolved(peer, &servers);
     }
+    let first = servers.iter().copied().find(|server| shared.resolver.first_silent(&[*server]).is_none());
+    if let (Some(_), Some(silent)) = (first, shared.resolver.first_silent(&servers)) {
+        // whether it is back: the others serve meanwhile
+        let (shared, host) = (Arc::clone(shared), host.clone());
+        tokio::spawn(async move { options_to(&shared, peer, &host, silent).await });
+    }
+    for server in servers.into_iter().take(ASKED) {
+        let code = options_to(shared, peer, host, server).await;
+        if code.is_some_and(|code| code != 408) {
+            return code;
+        }
+    }
+    None
+}
+
+/// Asks one address of a trunk.
+async fn options_to(
+    shared: &Arc<Shared>,
+    peer: usize,
+    host: &sauti_core::config::HostPort,
+    server: SocketAddr,
+) -> Option<u16> {
     let from = format!("sip:{}", place::own_address(shared, peer, server)?);
     let target = format!("sip:{host}");
     let headers = vec![Header::Accept(wire::SDP.into())];

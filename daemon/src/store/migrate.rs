@@ -17,6 +17,7 @@ const STEPS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_calls.sql"),
     include_str!("../../../migrations/sqlite/0002_quality.sql"),
     include_str!("../../../migrations/sqlite/0003_summaries.sql"),
+    include_str!("../../../migrations/sqlite/0004_sip.sql"),
 ];
 
 /// The version that [`STEPS`] lead to.

@@ -8,6 +8,7 @@ mod error;
 mod migrate;
 pub mod read;
 mod seal;
+mod sip;
 mod summaries;
 mod texts;
 mod thread;
@@ -32,8 +33,10 @@ use sauti_core::ids::CallId;
 use sauti_core::media::quality::LineQuality;
 use sauti_core::pii::{BoxKey, KeyedHash};
 use sauti_core::record::{
-    EndRow, EventRow, LiveCall, NewCall, NewText, OwedText, Recovered, SessionRow, Stage, TextId, TextVerdict, Turn,
+    EndRow, EventRow, LiveCall, LiveDialog, NewCall, NewText, OwedText, Recovered, SessionRow, Stage, TextId,
+    TextVerdict, Turn,
 };
+use sauti_core::sip::trace::TraceLine;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::error::StoreError;
@@ -204,6 +207,18 @@ impl Store {
     /// Tells how a call sounded; told again it replaces.
     pub fn quality(&self, call: CallId, row: LineQuality) {
         self.tell_now(Command::Quality { call, row: Box::new(row) });
+    }
+
+    /// Tells the SIP messages of a dialog of `call`; told again it replaces them. `leg` 0 is the caller's, 1 that of
+    /// whoever the call was handed to.
+    pub fn sip_messages(&self, call: CallId, leg: u8, lines: Vec<TraceLine>) {
+        self.tell_now(Command::SipMessages { call, leg, lines });
+    }
+
+    /// Tells what it takes to hang up in a dialog of `call` after a crash, sealed; told again it replaces, `None` wipes.
+    /// `leg` as in [`Self::sip_messages`]. Wiped with the end of the call.
+    pub fn dialog(&self, call: CallId, leg: u8, dialog: Option<LiveDialog>) {
+        self.tell_now(Command::Dialog { call, leg, dialog: dialog.map(Box::new) });
     }
 
     /// Writes the outcome of a call, once; wipes what was sealed for it, queues it for upstream, and owes the text

@@ -171,6 +171,19 @@ pub struct QualityLine {
     pub underruns: i64,
 }
 
+/// One SIP message of a call, redacted.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the columns are described in migrations/sqlite")]
+pub struct SipLine {
+    pub leg: u8,
+    pub number: u32,
+    pub at_ms: i64,
+    pub way: String,
+    pub first: String,
+    pub cseq: String,
+    pub reason: Option<String>,
+}
+
 /// A call with what belongs to it.
 #[derive(Clone, Serialize)]
 pub struct CallDetail {
@@ -183,6 +196,8 @@ pub struct CallDetail {
     pub quality: Option<QualityLine>,
     /// Its events, in the order in which they were written.
     pub events: Vec<EventLine>,
+    /// Its SIP messages, in order; empty where it did not come by SIP.
+    pub sip: Vec<SipLine>,
     /// Its words, in the order in which they began; `None` where they were not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transcript: Option<Vec<TurnLine>>,
@@ -259,9 +274,10 @@ impl Reader {
         let sessions = self.sessions(&call.call_id)?;
         let quality = self.quality(&call.call_id)?;
         let events = self.events(&call.call_id)?;
+        let sip = self.sip(&call.call_id)?;
         let transcript = if words { Some(self.turns(&call.call_id)?) } else { None };
         let summary = if words { self.summary(&call.call_id)? } else { None };
-        Ok(CallDetail { call, sessions, quality, events, transcript, summary })
+        Ok(CallDetail { call, sessions, quality, events, sip, transcript, summary })
     }
 
     fn sessions(&self, id: &str) -> Result<Vec<SessionLine>, StoreError> {
@@ -324,6 +340,27 @@ impl Reader {
                 let fields: String = row.get(2)?;
                 let fields = serde_json::from_str(&fields).unwrap_or(serde_json::Value::Null);
                 Ok(EventLine { at: row.get(0)?, event: row.get(1)?, fields })
+            })?;
+            rows.collect()
+        })
+    }
+
+    fn sip(&self, id: &str) -> Result<Vec<SipLine>, StoreError> {
+        self.read(|| {
+            let mut ask = self.connection.prepare_cached(
+                "SELECT leg, number, at_ms, way, first, cseq, reason FROM sip_messages WHERE call_id = ?1
+                 ORDER BY leg, number",
+            )?;
+            let rows = ask.query_map([id], |row| {
+                Ok(SipLine {
+                    leg: row.get(0)?,
+                    number: row.get(1)?,
+                    at_ms: row.get(2)?,
+                    way: row.get(3)?,
+                    first: row.get(4)?,
+                    cseq: row.get(5)?,
+                    reason: row.get(6)?,
+                })
             })?;
             rows.collect()
         })

@@ -16,8 +16,10 @@ use sauti_core::ids::CallId;
 use sauti_core::media::quality::LineQuality;
 use sauti_core::pii::KeyedHash;
 use sauti_core::record::{
-    EndRow, EventRow, LiveCall, NewCall, NewText, OwedText, Recovered, SessionRow, Stage, TextId, TextVerdict, Turn,
+    EndRow, EventRow, LiveCall, LiveDialog, NewCall, NewText, OwedText, Recovered, SessionRow, Stage, TextId,
+    TextVerdict, Turn,
 };
+use sauti_core::sip::trace::TraceLine;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::StoreError;
@@ -66,6 +68,16 @@ pub(crate) enum Command {
     Quality {
         call: CallId,
         row: Box<LineQuality>,
+    },
+    SipMessages {
+        call: CallId,
+        leg: u8,
+        lines: Vec<TraceLine>,
+    },
+    Dialog {
+        call: CallId,
+        leg: u8,
+        dialog: Option<Box<LiveDialog>>,
     },
     End {
         call: CallId,
@@ -354,6 +366,12 @@ impl Ledger {
             Command::Quality { call, row } => {
                 unattended(self.whole("write the quality", |ledger| ledger.quality(call, &row)))
             }
+            Command::SipMessages { call, leg, lines } => {
+                unattended(self.whole("write SIP messages", |ledger| ledger.sip_messages(call, leg, &lines)))
+            }
+            Command::Dialog { call, leg, dialog } => {
+                unattended(self.whole("seal a dialog", |ledger| ledger.dialog(call, leg, dialog.as_deref())))
+            }
             Command::End { call, end, reply } => {
                 waiting(reply, self.whole("end a call", |ledger| ledger.end(call, &end)))
             }
@@ -468,6 +486,8 @@ fn refuse(command: Command) -> Held {
         | Command::Turn { .. }
         | Command::Session { .. }
         | Command::OweSummary { .. }
+        | Command::SipMessages { .. }
+        | Command::Dialog { .. }
         | Command::Quality { .. } => unattended(Err(StoreError::Closed)),
         #[cfg(test)]
         Command::Panic => unattended(Ok(())),

@@ -283,6 +283,7 @@ impl Ledger {
     pub(crate) fn release(&mut self, call: CallId) -> Result<(), Trouble> {
         let gone =
             self.connection.prepare_cached("DELETE FROM live_calls WHERE call_id = ?1")?.execute([call.to_string()])?;
+        self.connection.prepare_cached("DELETE FROM live_dialogs WHERE call_id = ?1")?.execute([call.to_string()])?;
         self.recount |= gone > 0;
         Ok(())
     }
@@ -326,7 +327,8 @@ impl Ledger {
                 (Some(None), _) | (_, None) => None,
             };
             let language = language.as_deref().and_then(Language::parse);
-            unfinished.push(Unfinished { call_id, door, language, was_heard: row.get(3)?, live });
+            let dialogs = self.left_dialogs(&id)?;
+            unfinished.push(Unfinished { call_id, door, language, was_heard: row.get(3)?, live, dialogs });
         }
         Ok(Recovered { closed, unfinished })
     }
@@ -359,11 +361,11 @@ fn integer(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn millis(time: Duration) -> i64 {
+pub(crate) fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn of_known_call(call: CallId, written: Result<usize, rusqlite::Error>) -> Result<(), Trouble> {
+pub(crate) fn of_known_call(call: CallId, written: Result<usize, rusqlite::Error>) -> Result<(), Trouble> {
     match written {
         Ok(_) => Ok(()),
         Err(rusqlite::Error::SqliteFailure(code, _)) if code.extended_code == SQLITE_CONSTRAINT_FOREIGNKEY => {

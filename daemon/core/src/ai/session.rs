@@ -12,6 +12,7 @@ mod audio;
 mod floor;
 mod interruption;
 mod io;
+mod keys;
 mod patience;
 mod recap;
 mod responses;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use self::floor::Caller;
 pub use self::io::{Billed, Effect, Input, Line, Odd, Silence, Speaker, Timer, Turn};
+use self::keys::Keys;
 use self::patience::{Due, Patience};
 use self::recap::Recap;
 use self::responses::{Active, Ask, Responses};
@@ -131,6 +133,7 @@ pub struct Session {
     spoken: Option<Spoken>,
     transcripts: Transcripts,
     caller: Caller,
+    keys: Keys,
     pcm: Vec<u8>,
 }
 
@@ -166,6 +169,7 @@ impl Session {
             spoken: None,
             transcripts: Transcripts::default(),
             caller: Caller::default(),
+            keys: Keys::default(),
             pcm: Vec::new(),
         }
     }
@@ -228,7 +232,8 @@ impl Session {
         let silence = self.patience.deadline(self.is_waiting()).filter(|_| !ended).map(|at| (at, Timer::Silence));
         let leave = self.leave_at().filter(|_| !ended).map(|at| (at, Timer::Leave));
         let answer = self.answer_at().map(|at| (at, Timer::Answer));
-        [created, retry, no_audio, silence, leave, answer, self.sign_at(), self.aged_at()]
+        let keys = self.keys_at().map(|at| (at, Timer::Keys));
+        [created, retry, no_audio, silence, leave, answer, keys, self.sign_at(), self.aged_at()]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -275,7 +280,8 @@ impl Session {
             (_, Input::TransferMissed(why)) => self.missed(now.mono, why, out),
             (Phase::Failed, Input::Reopen(update)) => self.reopen(*update),
             (_, Input::Reopen(_)) => {}
-            (Phase::Failed, Input::Timer) => self.timer(now, out),
+            (Phase::Failed, Input::Timer) => self.timer(now, playout, out),
+            (_, Input::Key(key)) => self.key(now, &key, playout, out),
             (Phase::Failed, _) => return,
             (Phase::Connecting, Input::Opened) => self.opened(now, out),
             (Phase::Connecting, Input::Adopted) => self.adopted(now, out),
@@ -299,7 +305,7 @@ impl Session {
             (_, Input::Say(line, text)) => self.say(now, line, text, playout, out),
             (_, Input::Overlap(overlap)) => self.overlap(now, overlap, playout, out),
             (_, Input::SayFirmly(line, text)) => self.say_firmly(now, line, text, playout, out),
-            (_, Input::Timer) => self.timer(now, out),
+            (_, Input::Timer) => self.timer(now, playout, out),
         }
         self.settle(now, playout, out);
     }
@@ -561,7 +567,7 @@ impl Session {
         self.wanted.push(Ask::Say(line, text));
     }
 
-    fn timer(&mut self, now: Now, out: &mut Vec<Effect>) {
+    fn timer(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
         match self.deadline() {
             Some((due, Timer::Created)) if due <= now.mono => {
                 self.fail(now, Failure::broken(Code::known("no_session_created")), out);
@@ -585,6 +591,7 @@ impl Session {
             Some((due, timer @ (Timer::Ask | Timer::Deaf | Timer::Gone))) if due <= now.mono => {
                 self.no_sign(now, timer, out);
             }
+            Some((due, Timer::Keys)) if due <= now.mono => self.entered(now, playout, out),
             Some((due, Timer::Aged)) if due <= now.mono => self.too_old(now, out),
             _ => {}
         }

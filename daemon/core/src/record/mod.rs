@@ -114,6 +114,27 @@ pub struct LiveCall {
     pub address: CallerAddress,
 }
 
+/// What it takes to send a BYE in a dialog after a crash (RFC 3261 §12.2.1.1); kept sealed while the dialog stands.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LiveDialog {
+    /// The trunk's name, `whatsapp` for WhatsApp over SIP.
+    pub trunk: String,
+    /// `udp`, `tcp` or `tls`: over what the dialog was opened.
+    pub transport: String,
+    /// Its Call-ID.
+    pub call_id: Pii,
+    /// Our side with its tag, as `From` of our requests has it.
+    pub local: Pii,
+    /// The far side with its tag.
+    pub remote: Pii,
+    /// The number of our last request; 0 = none.
+    pub cseq: u32,
+    /// The remote target: the URI of the far side's Contact.
+    pub target: Pii,
+    /// The route set, in our order.
+    pub route: Vec<Pii>,
+}
+
 /// What the start of the daemon found of its earlier runs.
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
@@ -136,6 +157,8 @@ pub struct Unfinished {
     pub was_heard: bool,
     /// What to act with; `None` when the row was sealed with another `box_key`.
     pub live: Option<LiveCall>,
+    /// The dialogs that stood, where it had come by SIP.
+    pub dialogs: Vec<LiveDialog>,
 }
 
 /// One event of a call.

@@ -8,5 +8,6 @@ pub mod health;
 pub mod nonce;
 pub mod register;
 pub mod route;
+pub mod srv;
 pub mod timer;
 pub mod trace;

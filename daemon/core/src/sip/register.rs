@@ -33,8 +33,13 @@ pub enum Effect {
 /// What has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// The look-up gave so many addresses; 0 = none, or it failed.
-    Resolved(usize),
+    /// The look-up gave addresses.
+    Resolved {
+        /// How many; 0 = none, or it failed.
+        servers: usize,
+        /// The index of the one where the registration holds, if it is still among them: their order may have changed.
+        holds_at: Option<usize>,
+    },
     /// 200, with the lifetime that the registrar granted to our contact.
     Registered(Duration),
     /// A final refusal after credentials were given.
@@ -142,6 +147,12 @@ impl Registration {
         }
     }
 
+    /// When a registration that holds is over, unless a refresh comes first: its state changes then by itself.
+    #[must_use]
+    pub fn ends(&self, now: Instant) -> Option<Instant> {
+        self.held_until.filter(|until| *until > now)
+    }
+
     /// When something is due, and what; `None` while an answer is awaited.
     #[must_use]
     pub const fn deadline(&self) -> Option<(Instant, &'static str)> {
@@ -165,10 +176,10 @@ impl Registration {
     /// Takes in what has happened; the effect that follows at once, if one does.
     pub fn handle(&mut self, now: Instant, input: Input) -> Option<Effect> {
         match input {
-            Input::Resolved(0) => self.wait(now, State::Unreachable, None),
-            Input::Resolved(servers) => {
+            Input::Resolved { servers: 0, .. } => self.wait(now, State::Unreachable, None),
+            Input::Resolved { servers, holds_at } => {
                 // a refresh goes where the registration is, while that address is still there
-                self.server = if self.server < servers { self.server } else { 0 };
+                self.server = holds_at.filter(|server| *server < servers).unwrap_or(0);
                 self.servers = servers;
                 self.failed = 0;
                 return self.ask();
@@ -244,6 +255,10 @@ impl Registration {
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
 #[cfg(test)]
+#[path = "register_day.rs"]
+mod day;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -258,11 +273,12 @@ mod tests {
     fn asked(now: Instant, servers: usize) -> Registration {
         let mut machine = Registration::new(now, LIFETIME, 7);
         assert_eq!(machine.due(now), Some(Effect::Resolve));
-        assert_eq!(
-            machine.handle(now, Input::Resolved(servers)),
-            Some(Effect::Register { server: 0, expires: LIFETIME })
-        );
+        assert_eq!(machine.handle(now, found(servers)), Some(Effect::Register { server: 0, expires: LIFETIME }));
         machine
+    }
+
+    fn found(servers: usize) -> Input {
+        Input::Resolved { servers, holds_at: None }
     }
 
     fn refused(code: u16) -> Input {
@@ -279,7 +295,7 @@ mod tests {
         assert_eq!((refresh - start, what), (Duration::from_secs(540), "refresh"));
         assert_eq!(machine.due(refresh - Duration::from_millis(1)), None);
         assert_eq!(machine.due(refresh), Some(Effect::Resolve));
-        machine.handle(refresh, Input::Resolved(1));
+        machine.handle(refresh, found(1));
         machine.handle(refresh, Input::Registered(Duration::from_secs(40)));
         assert_eq!(machine.deadline().unwrap().0 - refresh, Duration::from_secs(20), "what was granted counts");
     }
@@ -294,12 +310,12 @@ mod tests {
         machine.handle(start, Input::Registered(LIFETIME));
         let refresh = machine.deadline().unwrap().0;
         machine.due(refresh);
-        let again = machine.handle(refresh, Input::Resolved(3));
-        assert_eq!(again, Some(Effect::Register { server: 2, expires: LIFETIME }));
-        assert_eq!(
-            machine.handle(refresh, Input::Resolved(2)),
-            Some(Effect::Register { server: 0, expires: LIFETIME })
-        );
+        let again = machine.handle(refresh, Input::Resolved { servers: 3, holds_at: Some(1) });
+        let there = Some(Effect::Register { server: 1, expires: LIFETIME });
+        assert_eq!(again, there, "where it holds, wherever that stands in the list now");
+        assert_eq!(machine.handle(refresh, found(2)), Some(Effect::Register { server: 0, expires: LIFETIME }));
+        let beyond = Input::Resolved { servers: 2, holds_at: Some(2) };
+        assert_eq!(machine.handle(refresh, beyond), Some(Effect::Register { server: 0, expires: LIFETIME }));
     }
 
     #[test]
@@ -308,7 +324,7 @@ mod tests {
         let mut machine = Registration::new(now, LIFETIME, 7);
         for _ in 0..9 {
             assert_eq!(machine.due(now), Some(Effect::Resolve));
-            machine.handle(now, Input::Resolved(1));
+            machine.handle(now, found(1));
             assert_eq!(machine.handle(now, Input::Unreachable), None);
             assert_eq!(machine.state(now), State::Unreachable);
             let next = machine.deadline().unwrap().0;
@@ -340,9 +356,11 @@ mod tests {
         machine.handle(start, Input::Registered(LIFETIME));
         let refresh = machine.deadline().unwrap().0;
         machine.due(refresh);
-        machine.handle(refresh, Input::Resolved(0));
+        machine.handle(refresh, found(0));
         assert_eq!(machine.state(refresh), State::Registered);
+        assert_eq!(machine.ends(refresh), Some(start + LIFETIME));
         assert_eq!(machine.state(start + LIFETIME), State::Unreachable);
+        assert_eq!(machine.ends(start + LIFETIME), None);
     }
 
     #[test]
@@ -367,7 +385,7 @@ mod tests {
             for (kind, code, seconds) in steps {
                 let some = Some(Duration::from_secs(seconds));
                 let effect = machine.handle(now, match kind {
-                    0 => Input::Resolved(usize::from(code % 4)),
+                    0 => Input::Resolved { servers: usize::from(code % 4), holds_at: Some(usize::from(code % 5)) },
                     1 => Input::Registered(Duration::from_secs(seconds)),
                     2 => Input::Refused { code, retry_after: some, min_expires: some },
                     3 => refused(code),

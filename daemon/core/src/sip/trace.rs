@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// Messages kept of one call: a call with hold, transfer and refreshes needs about 30. At most 8 KiB.
 pub const LINES: usize = 64;
+/// The first ones, which say what was agreed on; of the others the latest are kept, as they say how it ended.
+const FIRST: usize = 40;
 /// Longest first line kept, characters.
 const LONGEST: usize = 96;
 
@@ -33,6 +35,8 @@ impl Way {
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceLine {
+    /// Which it was, from 0; where one is missing, others were left out for the bound.
+    pub number: u32,
     /// Since the first message of the call.
     pub at: Duration,
     /// Which way it went.
@@ -50,23 +54,25 @@ pub struct TraceLine {
 pub struct Trace {
     began: Instant,
     lines: Vec<TraceLine>,
-    dropped: usize,
+    seen: u32,
 }
 
 impl Trace {
     /// Begins with the first message.
     #[must_use]
     pub const fn new(began: Instant) -> Self {
-        Self { began, lines: Vec::new(), dropped: 0 }
+        Self { began, lines: Vec::new(), seen: 0 }
     }
 
     /// Adds a message. `first` is its first line as it stands in it, `reason` the value of a `Reason` header.
     pub fn add(&mut self, now: Instant, way: Way, first: &str, cseq: &str, reason: Option<&str>) {
         if self.lines.len() >= LINES {
-            self.dropped += 1;
-            return;
+            self.lines.remove(FIRST);
         }
+        let number = self.seen;
+        self.seen = self.seen.saturating_add(1);
         self.lines.push(TraceLine {
+            number,
             at: now.saturating_duration_since(self.began),
             way,
             first: first_line(first),
@@ -75,16 +81,16 @@ impl Trace {
         });
     }
 
-    /// What was kept.
+    /// What was kept, in order.
     #[must_use]
     pub fn lines(&self) -> &[TraceLine] {
         &self.lines
     }
 
-    /// How many more there were.
+    /// How many messages there were, those included that were not kept.
     #[must_use]
-    pub const fn dropped(&self) -> usize {
-        self.dropped
+    pub const fn seen(&self) -> u32 {
+        self.seen
     }
 }
 
@@ -187,14 +193,17 @@ mod tests {
             trace.add(start + Duration::from_millis(20), Way::In, "BYE sip:a@h.example SIP/2.0", "3 BYE", reason);
         }
         let expected = TraceLine {
+            number: 0,
             at: Duration::from_millis(20),
             way: Way::In,
             first: "BYE sip:…@h.example SIP/2.0".into(),
             cseq: "3 BYE".into(),
             reason: Some("Q.850;cause=16".into()),
         };
-        assert_eq!((trace.lines().len(), trace.dropped()), (LINES, 3));
+        assert_eq!((trace.lines().len(), trace.seen()), (LINES, 67));
         assert_eq!(trace.lines()[0], expected);
+        let around = [FIRST - 1, FIRST, LINES - 1].map(|place| trace.lines()[place].number);
+        assert_eq!(around, [39, 43, 66], "the beginning and the end are kept");
         assert_eq!(cause("SIP ;cause=200 ;text=x"), "SIP;cause=200");
     }
 

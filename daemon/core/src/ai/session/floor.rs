@@ -206,7 +206,7 @@ impl Session {
         self.caller.firm = Some((line, text));
     }
 
-    fn is_firm(&self) -> bool {
+    pub(super) fn is_firm(&self) -> bool {
         self.caller.firm.is_some() && self.spoken.is_some()
     }
 

@@ -10,6 +10,12 @@ use crate::now::Now;
 impl Session {
     /// The caller speaks: what was not heard yet is thrown away, here and at the server.
     pub(super) fn interrupted(&mut self, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
+        // Where the server judges, it has cancelled by itself.
+        self.interrupted_by(!self.interrupts, now, playout, out);
+    }
+
+    /// The same; with `cancel` the server does not know of it.
+    pub(super) fn interrupted_by(&mut self, cancel: bool, now: Now, playout: &mut Playout, out: &mut Vec<Effect>) {
         self.turn_owed = None;
         // Whoever still speaks is not hung up on.
         self.tools.leave = None;
@@ -18,7 +24,6 @@ impl Session {
             self.retry = None;
         }
         self.wanted.retain(|ask| *ask != Ask::Answer);
-        let cancel = !self.interrupts;
         self.cut_off(now, cancel, playout, out);
     }
 

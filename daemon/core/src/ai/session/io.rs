@@ -82,6 +82,8 @@ pub enum Input<'a> {
     Hold(bool),
     /// The lane's count of consumed frames moved.
     Consumed(Consumed),
+    /// The caller pressed a key: one of `0`–`9`, `*`, `#`, `A`–`D`.
+    Key(Pii),
     /// What the lane hears of the caller.
     Overlap(Overlap),
     /// The caller could not be handed to a person, for this reason: the model goes on with her.
@@ -227,6 +229,8 @@ pub enum Timer {
     Deaf,
     /// Nor later.
     Gone,
+    /// The caller has pressed her last key.
+    Keys,
     /// The session is as old as one may become.
     Aged,
 }

@@ -91,6 +91,14 @@ impl Patience {
         self.caller_speaks = false;
     }
 
+    /// She pressed a key: she is there, and waits from now on.
+    pub(super) fn keyed(&mut self, now: Instant) {
+        (self.questions, self.words, self.left) = (0, 0, false);
+        if self.sound.is_some() {
+            (self.sound, self.hers) = (Some(now), true);
+        }
+    }
+
     /// Nobody hears the caller, whatever she says: she is told to wait, at once unless something of ours is being heard.
     pub(super) fn unheard(&mut self, now: Instant) {
         self.caller_speaks = false;

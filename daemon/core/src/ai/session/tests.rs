@@ -227,6 +227,7 @@ mod broken;
 mod floor;
 mod golden;
 mod interruption;
+mod keys;
 mod memory;
 mod opening;
 mod signs;
