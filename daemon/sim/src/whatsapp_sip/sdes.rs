@@ -144,6 +144,7 @@ impl SdesLeg {
     /// Takes a datagram. Media follows the packets that prove themselves, wherever they come from.
     pub fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         self.leg.receive(now, from, datagram);
+        self.forget_events();
     }
 
     /// The next packet of the box.
@@ -173,7 +174,11 @@ impl SdesLeg {
     /// Sends the reports that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.leg.handle_timeout(now);
-        // What it says of itself concerns nobody here.
+        self.forget_events();
+    }
+
+    /// What the leg says of itself concerns nobody here.
+    fn forget_events(&mut self) {
         while self.leg.poll_event().is_some() {}
     }
 
