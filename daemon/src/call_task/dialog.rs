@@ -4,9 +4,9 @@ use sauti_core::ai::session;
 use sauti_core::call::machine::Input;
 
 use super::CallTask;
-use crate::door::further_event;
+use crate::door::{fault_at, further_event, is_whatsapp};
 use crate::obs::logging::Field;
-use crate::sip::{Broken, DialogEvent, NO_ACK, Reply};
+use crate::sip::{Broken, DialogEvent, NO_ACK, NO_ACK_META, Reply};
 
 impl CallTask {
     /// Takes an event of the dialog; `None` when the dialog is gone and has said why before.
@@ -24,13 +24,14 @@ impl CallTask {
                     Some(Ok(agreed)) => self.hold(agreed.held),
                     Some(Err(error)) => {
                         self.leg_trouble(&error);
-                        self.input(Input::LegRefused(error.fault()));
+                        self.input(Input::LegRefused(fault_at(self.setup.door(), error.fault())));
                     }
                     None => {}
                 }
             }
             DialogEvent::NoAck => {
-                self.trouble("ack", &[(Field::Reason, "no_ack".into()), (Field::Remedy, NO_ACK.into())]);
+                let remedy = if is_whatsapp(self.setup.door()) { NO_ACK_META } else { NO_ACK };
+                self.trouble("ack", &[(Field::Reason, "no_ack".into()), (Field::Remedy, remedy.into())]);
                 self.input(Input::LegLost);
             }
             DialogEvent::Broken(broken) => {

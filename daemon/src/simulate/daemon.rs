@@ -142,8 +142,7 @@ key = "{}"
             certificate.display(),
             key.display()
         ),
-        Door::Trunk => {
-            r#"[sip]
+        Door::Trunk => r#"[sip]
 udp = "127.0.0.1:0"
 [[trunk]]
 name = "simulation"
@@ -153,8 +152,7 @@ options_every = "0s"
 [[trunk.route]]
 called = "*"
 "#
-            .to_owned()
-        }
+        .to_owned(),
     };
     format!(
         r#"[node]

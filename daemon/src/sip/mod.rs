@@ -38,7 +38,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-pub use self::dialog::{Broken, Dialog, DialogError, DialogEvent, DialogEvents, NO_ACK, Refuse, Reply};
+pub use self::dialog::{Broken, Dialog, DialogError, DialogEvent, DialogEvents, NO_ACK, NO_ACK_META, Refuse, Reply};
 pub use self::place::Place;
 pub use self::read::{Verdict, WaHeaders, judge};
 use crate::http::tls::TlsError;

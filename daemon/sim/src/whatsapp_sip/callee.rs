@@ -248,9 +248,10 @@ impl Callee {
     /// What is wrong with a digest; `None` if it proves the box.
     fn unproved(&self, value: &str, uri: &str) -> Option<&'static str> {
         let Some(proof) = Credentials::read(value) else { return Some("a digest that cannot be read") };
-        let counted = proof.counted.as_ref().is_some_and(|(qop, nc, cnonce)| {
-            (qop.as_str(), nc.as_str()) == ("auth", "00000001") && !cnonce.is_empty()
-        });
+        let counted = proof
+            .counted
+            .as_ref()
+            .is_some_and(|(qop, nc, cnonce)| (qop.as_str(), nc.as_str()) == ("auth", "00000001") && !cnonce.is_empty());
         [
             (proof.username == self.account.number.expose(), "a digest whose user is not the digits without +"),
             (proof.realm == self.challenge.realm, "a digest of another realm"),

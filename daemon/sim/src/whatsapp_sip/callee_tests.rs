@@ -44,8 +44,7 @@ fn asked(invite: &Message, change: impl Fn(&mut Credentials)) -> (Callee, Option
         return (callee, refused.status(), refused.start);
     };
     let uri = invite.start.split(' ').nth(1).unwrap();
-    let mut proof =
-        Credentials::answer(&challenge, NUMBER, &SecretString::from(PASSWORD), ("INVITE", uri), "0a4f113b");
+    let mut proof = Credentials::answer(&challenge, NUMBER, &SecretString::from(PASSWORD), ("INVITE", uri), "0a4f113b");
     change(&mut proof);
     callee.receive(now, &invite.clone().with("Proxy-Authorization", proof.write()));
     let reply = sent(&mut callee).remove(0);
@@ -93,7 +92,8 @@ fn addresses_that_meta_does_not_know_are_404() {
         let (callee, status, _) = asked(&invite(uri, "edge.example.org"), |_| {});
         assert_eq!((status, callee.faults.all().len()), (Some(404), 1), "{uri}");
     }
-    let (_, status, _) = asked(&invite("sip:RW.13491208655302741918@wa.meta.vc;transport=tls", "edge.example.org"), |_| {});
+    let (_, status, _) =
+        asked(&invite("sip:RW.13491208655302741918@wa.meta.vc;transport=tls", "edge.example.org"), |_| {});
     assert_eq!(status, Some(100), "a user id can be called");
 }
 

@@ -402,11 +402,7 @@ impl WhatsAppCall {
 
 /// The user part that stands for the person.
 fn user_of(dial: &Dial) -> String {
-    if dial.hides_number {
-        dial.person.bsuid.expose().to_owned()
-    } else {
-        format!("+{}", dial.person.number.expose())
-    }
+    if dial.hides_number { dial.person.bsuid.expose().to_owned() } else { format!("+{}", dial.person.number.expose()) }
 }
 
 #[cfg(test)]

@@ -85,7 +85,8 @@ impl Dialog {
 #[must_use]
 pub fn unroutable(response: &Message) -> Option<&'static str> {
     let routes: Vec<&str> = response.all("Record-Route").flat_map(listed).collect();
-    (routes != [OUTER_PROXY, INNER_PROXY]).then_some("200 without both Record-Routes in their order, so its ACK is lost")
+    (routes != [OUTER_PROXY, INNER_PROXY])
+        .then_some("200 without both Record-Routes in their order, so its ACK is lost")
 }
 
 #[cfg(test)]

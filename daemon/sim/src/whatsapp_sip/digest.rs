@@ -188,8 +188,7 @@ mod tests {
         )
         .unwrap();
         let password = SecretString::from("Circle Of Life");
-        let answer =
-            Credentials::answer(&challenge, "Mufasa", &password, ("GET", "/dir/index.html"), "0a4f113b");
+        let answer = Credentials::answer(&challenge, "Mufasa", &password, ("GET", "/dir/index.html"), "0a4f113b");
         assert_eq!(answer.response, "6629fae49393a05397450978507c4ef1");
         assert_eq!(Credentials::read(&answer.write()), Some(answer.clone()));
         assert!(answer.proves("GET", &password));

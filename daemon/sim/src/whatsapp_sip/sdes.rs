@@ -132,11 +132,7 @@ impl SdesLeg {
             rtcp_mux: true,
             sends: true,
             hears: true,
-            keys: Some(SdesKeys {
-                suite: Suite::Tag80,
-                own: MasterKey::new(self.key),
-                far: MasterKey::new(facts.key),
-            }),
+            keys: Some(SdesKeys { suite: Suite::Tag80, own: MasterKey::new(self.key), far: MasterKey::new(facts.key) }),
         };
         self.leg.agree(now, &terms).map_err(|_| AnswerFault::Key)
     }

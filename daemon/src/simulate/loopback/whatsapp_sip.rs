@@ -3,12 +3,15 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use sauti_core::media::frame::FRAME;
 use sauti_core::pii::Pii;
 use sauti_media::webrtc::Certificate;
@@ -60,8 +63,8 @@ pub struct Edge {
     pub target: SocketAddr,
     /// The number's settings.
     pub account: Account,
-    /// What its certificate is judged by.
-    pub trusted: Arc<ClientConfig>,
+    /// The certificate that it must show, PEM.
+    pub certificate: Arc<str>,
     /// Where the number has `webhook_delivery` on: the way to Meta, and how it writes them.
     pub webhooks: Option<(MetaLink, Webhooks)>,
 }
@@ -72,15 +75,31 @@ impl std::fmt::Debug for Edge {
     }
 }
 
-/// A TLS client that trusts one certificate (PEM), and has none of its own to show.
-///
-/// # Errors
-/// It is no certificate.
-pub fn trusting(certificate: &str) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|error| error.to_string())?;
-    roots.add(certificate).map_err(|error| error.to_string())?;
-    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
+impl Edge {
+    /// A TLS client that trusts that certificate, and notes whether it is asked for one of its own.
+    fn trusting(&self, shown: &Arc<Shown>) -> Result<Arc<ClientConfig>, String> {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes());
+        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+        let client = ClientConfig::builder().with_root_certificates(roots);
+        let resolver: Arc<dyn ResolvesClientCert> = Arc::<Shown>::clone(shown);
+        Ok(Arc::new(client.with_client_cert_resolver(resolver)))
+    }
+}
+
+/// Whether the box asked for a client certificate.
+#[derive(Debug, Default)]
+struct Shown(AtomicBool);
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// What a call did beside what every call does, and what the box did wrong in it.
@@ -142,8 +161,12 @@ async fn dial(
     let said = |error: &dyn std::error::Error| error.to_string();
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| said(&error))?;
     let local = socket.local_addr().map_err(|error| said(&error))?;
-    let wire = Wire::tls(edge.target, &edge.account.hostname, Arc::clone(&edge.trusted)).await;
-    let wire = wire.map_err(|error| said(&error))?;
+    let shown = Arc::new(Shown::default());
+    let trusted = edge.trusting(&shown)?;
+    let wire = Wire::tls(edge.target, &edge.account.hostname, trusted).await.map_err(|error| said(&error))?;
+    if shown.0.load(Ordering::Relaxed) {
+        lived.faults.push("the box asks for a client certificate".to_owned());
+    }
     let via = wire.local().map_err(|error| said(&error))?.to_string();
     let seed = u64::try_from(plan.number).unwrap_or(0) + (u64::from(local.port()) << 16);
     let now = Instant::now();
@@ -162,13 +185,8 @@ async fn dial(
     });
     (lived.lived.wacid, lived.lived.dialled, lived.lived.posted) = (Some(wacid.clone()), Some(now), Some(now));
     let offer = (keys == Keys::Dtls).then(|| OfferFacts::read(&sdp));
-    let dial = Dial {
-        person: plan.identity.clone(),
-        hides_number: manner.hides_number,
-        wacid: wacid.clone(),
-        sdp,
-        via,
-    };
+    let dial =
+        Dial { person: plan.identity.clone(), hides_number: manner.hides_number, wacid: wacid.clone(), sdp, via };
     if let Some((meta, webhooks)) = &edge.webhooks {
         meta.tell(webhooks.other_call_event(Timestamp::now(), &wacid, &plan.identity, "call_created")).await;
     }
@@ -245,6 +263,7 @@ impl Talk {
         while let Some(wire) = self.call.poll_transmit() {
             self.wire.send(&wire).await;
         }
+        self.wire.close().await;
     }
 
     fn events(&mut self, tally: &Tally, all: &mut SipLived) {

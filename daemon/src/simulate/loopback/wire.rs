@@ -58,6 +58,16 @@ impl Wire {
         }
     }
 
+    /// Ends a stream as its kind is ended.
+    pub(super) async fn close(&mut self) {
+        // Whoever is gone already needs no goodbye.
+        match self {
+            Self::Udp(_) => {}
+            Self::Tcp(stream, _) => drop(stream.shutdown().await),
+            Self::Tls(stream, _) => drop(stream.shutdown().await),
+        }
+    }
+
     /// The next messages; an error when the connection is gone. Safe to be dropped in mid-wait.
     pub(super) async fn receive(&mut self, buffer: &mut [u8]) -> std::io::Result<Vec<Message>> {
         let (length, held) = match self {
