@@ -24,5 +24,7 @@ mod sessions;
 mod summaries;
 #[path = "box/trunk.rs"]
 mod trunk;
+#[path = "box/whatsapp_sip.rs"]
+mod whatsapp_sip;
 #[path = "box/world.rs"]
 mod world;

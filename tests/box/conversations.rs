@@ -32,7 +32,7 @@ const STORY: [&str; 8] = [
     "CONVERSATION_STARTED",
 ];
 
-fn script(speech: &Speech) -> Script {
+pub(crate) fn script(speech: &Speech) -> Script {
     let mut lines = speech.agent().iter().map(|line| Line::clip(Clip::new(line.text, Arc::clone(&line.samples))));
     Script {
         greeting: lines.next().unwrap_or_default(),
@@ -53,7 +53,7 @@ fn address(lived: &Lived, generation: Generation) -> CallerAddress {
     address
 }
 
-fn judge_conversation(lived: &Lived, model: &Finished) {
+pub(crate) fn judge_conversation(lived: &Lived, model: &Finished) {
     let mut judge = Judge::new();
     let said: Vec<_> = lived.person.said.iter().map(|said| Utterance::new(Arc::clone(&said.samples))).collect();
     assert_eq!(said.len(), 1, "the caller said a line");
@@ -68,7 +68,7 @@ fn judge_conversation(lived: &Lived, model: &Finished) {
     assert_eq!((lived.ear.early, lived.ear.odd, lived.ear.sources.len()), (0, 0, 1));
 }
 
-fn check_log(world: &World, call_id: &str) {
+pub(crate) fn check_log(world: &World, call_id: &str) {
     let events = world.daemon.events_of(call_id);
     let milestones: Vec<_> = events.iter().filter(|name| STORY.contains(&name.as_str())).collect();
     assert_eq!(milestones, STORY, "all events: {events:?}");

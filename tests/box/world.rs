@@ -46,6 +46,7 @@ pub(crate) const NUMBER: &str = "100000000000002";
 const TOKEN: &str = "canary-whatsapp-token";
 pub(crate) const APP_SECRET: &str = "canary-app-secret";
 pub(crate) const VERIFY_TOKEN: &str = "canary-verify-token";
+pub(crate) const SIP_PASSWORD: &str = "canary-trunk-password";
 const API_KEY: &str = "canary-openai-key";
 /// 32 bytes in hex, worth nothing.
 const BOX_KEY: [u8; 32] = [0x2a; 32];
@@ -70,8 +71,12 @@ pub(crate) struct Options {
     pub(crate) model: Arc<Choose>,
     /// How webhooks arrive.
     pub(crate) habits: Habits,
-    /// More of a configuration, at its end.
+    /// Lines of `[whatsapp]`.
+    pub(crate) whatsapp: &'static str,
+    /// More of a configuration, at its end; `{folder}` in it is the folder of the ledger.
     pub(crate) more: &'static str,
+    /// Puts files there that it names.
+    pub(crate) prepare: fn(&Path),
 }
 
 impl Options {
@@ -84,7 +89,9 @@ impl Options {
             openai: |url| format!("url = \"{url}\"\n"),
             model: Arc::new(|facts| model(Script::tones(3, Duration::from_secs(2)), facts)),
             habits: Habits::prompt(),
+            whatsapp: "",
             more: "",
+            prepare: |_| {},
         }
     }
 }
@@ -184,6 +191,7 @@ fn run_command(config: &Path) -> Command {
             ("SAUTI_WHATSAPP_ACCESS_TOKEN", TOKEN.to_owned()),
             ("SAUTI_WHATSAPP_APP_SECRET", APP_SECRET.to_owned()),
             ("SAUTI_WHATSAPP_VERIFY_TOKEN", VERIFY_TOKEN.to_owned()),
+            ("SAUTI_WHATSAPP_SIP_PASSWORD", SIP_PASSWORD.to_owned()),
             ("SAUTI_OPENAI_API_KEY", API_KEY.to_owned()),
             ("SAUTI_BOX_KEY", hex::encode(BOX_KEY)),
         ])
@@ -227,7 +235,8 @@ pub(crate) struct World {
     pub(crate) far: Emulators,
     pub(crate) business: Business,
     pub(crate) tally: Arc<Tally>,
-    certificate: Arc<Certificate>,
+    /// Of the phones, for DTLS.
+    pub(crate) certificate: Arc<Certificate>,
     pub(crate) http: reqwest::Client,
 }
 
@@ -242,6 +251,7 @@ impl World {
         let webhooks = Webhooks { business: business.clone(), generation: Generation::Of2026 };
         let (target, told) = oneshot::channel();
         let far = Emulators::start(graph, post, webhooks, told, options.model.clone()).await.expect("free ports");
+        (options.prepare)(folder.path());
         let config = folder.path().join("config.toml");
         std::fs::write(&config, configuration(&options, &far, folder.path())).expect("the folder can be written");
         let daemon = Daemon::start(options.name, &config).await;
@@ -471,12 +481,14 @@ ports = "45000-48999"
 [whatsapp]
 phone_number_id = "{NUMBER}"
 graph_url = "http://{graph}"
+{whatsapp}
 [openai]
 {openai}
 [ledger]
 path = "{ledger}"
 {more}"#,
-        more = options.more,
+        whatsapp = options.whatsapp,
+        more = options.more.replace("{folder}", &folder.display().to_string()),
         languages = options.languages,
         media = options.media,
         limits = options.limits,

@@ -155,7 +155,8 @@ impl World {
             target,
             account: Account::new(&business.number, HOSTNAME, password),
             certificate: certificate.as_str().into(),
-            webhooks: Some((self.emulators.meta.clone(), webhooks)),
+            meta: self.emulators.meta.clone(),
+            webhooks,
         })
     }
 

@@ -97,6 +97,8 @@ pub enum ToMeta {
     Target(String),
     /// A webhook is to be delivered, of whatever does not come about here.
     Tell(Box<Change>),
+    /// A person calls by SIP: texts to her are allowed from now on.
+    CallsBySip(Box<Person>),
     /// The texts that the daemon sent.
     Texts(oneshot::Sender<Vec<SentText>>),
 }
@@ -166,6 +168,11 @@ impl MetaLink {
     /// Lets something go wrong at Graph from now on.
     pub async fn inject(&self, rule: FaultRule) {
         self.0.send(ToMeta::Inject(rule)).await.ok();
+    }
+
+    /// A person calls by SIP, which Graph has no part in but for the texts that may follow.
+    pub async fn calls_by_sip(&self, person: &Person) {
+        self.0.send(ToMeta::CallsBySip(Box::new(person.clone()))).await.ok();
     }
 
     /// Delivers a webhook, signed, late and repeated as all of them.
@@ -289,6 +296,7 @@ impl Meta {
             }
             ToMeta::Inject(rule) => self.graph.inject(rule),
             ToMeta::Target(target) => self.target = target,
+            ToMeta::CallsBySip(person) => self.graph.sign_of_life(now(), &person),
             ToMeta::Tell(change) => self.post.post(Instant::now(), *change),
         }
     }

@@ -89,6 +89,9 @@ impl Talk {
             while let Some(wire) = self.call.poll_transmit() {
                 self.wire.send(&wire).await;
             }
+            if self.call.is_over() {
+                break;
+            }
             let due = self.call.deadline();
             tokio::select! {
                 got = self.wire.receive(&mut signalling) => match got {

@@ -65,8 +65,10 @@ pub struct Edge {
     pub account: Account,
     /// The certificate that it must show, PEM.
     pub certificate: Arc<str>,
-    /// Where the number has `webhook_delivery` on: the way to Meta, and how it writes them.
-    pub webhooks: Option<(MetaLink, Webhooks)>,
+    /// The rest of Meta.
+    pub meta: MetaLink,
+    /// How webhooks are written; the number has `webhook_delivery` on.
+    pub webhooks: Webhooks,
 }
 
 impl std::fmt::Debug for Edge {
@@ -187,9 +189,9 @@ async fn dial(
     let offer = (keys == Keys::Dtls).then(|| OfferFacts::read(&sdp));
     let dial =
         Dial { person: plan.identity.clone(), hides_number: manner.hides_number, wacid: wacid.clone(), sdp, via };
-    if let Some((meta, webhooks)) = &edge.webhooks {
-        meta.tell(webhooks.other_call_event(Timestamp::now(), &wacid, &plan.identity, "call_created")).await;
-    }
+    let Edge { meta, webhooks, .. } = edge;
+    meta.calls_by_sip(&plan.identity).await;
+    meta.tell(webhooks.other_call_event(Timestamp::now(), &wacid, &plan.identity, "call_created")).await;
     let call = WhatsAppCall::dial(now, edge.account.clone(), dial, seed);
     tally.ringing();
     let handset = Handset::new(phone.after_the_business(), socket, &manner.phone);
@@ -199,12 +201,10 @@ async fn dial(
     talk.handset.tell(&mut lived.lived);
     lived.forked.clone_from(&talk.call.forked);
     lived.faults.extend_from_slice(talk.call.faults.all());
-    if let Some((meta, webhooks)) = &edge.webhooks {
-        let now = Timestamp::now();
-        let start = lived.lived.accepted.map(|_| now);
-        let ending = Ending { cause: lived.lived.over.unwrap_or(Cause::HungUp), start, end: now };
-        meta.tell(webhooks.terminate(now, &wacid, &plan.identity, &ending, ErrorForm::Doubled, None)).await;
-    }
+    let now = Timestamp::now();
+    let start = lived.lived.accepted.map(|_| now);
+    let ending = Ending { cause: lived.lived.over.unwrap_or(Cause::HungUp), start, end: now };
+    meta.tell(webhooks.terminate(now, &wacid, &plan.identity, &ending, ErrorForm::Doubled, None)).await;
     Ok(())
 }
 
@@ -228,6 +228,9 @@ impl Talk {
         while !self.call.is_over() {
             while let Some(wire) = self.call.poll_transmit() {
                 self.wire.send(&wire).await;
+            }
+            if self.call.is_over() {
+                break;
             }
             let due = self.call.deadline().into_iter().chain(self.handset.deadline()).min();
             tokio::select! {
