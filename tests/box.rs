@@ -40,5 +40,7 @@ mod trunk;
 mod trunk_bad_input;
 #[path = "box/trunk_endings.rs"]
 mod trunk_endings;
+#[path = "box/whatsapp_sip.rs"]
+mod whatsapp_sip;
 #[path = "box/world.rs"]
 mod world;

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 
 use crate::ai::link::{Link, LinkEvent};
 use crate::ai::providers::{Course, Dialled};
-use crate::door::{DoorError, OpenLeg, door_verdict, milestone_event, trouble_event};
+use crate::door::{DoorError, OpenLeg, door_verdict, fault_at, is_whatsapp, milestone_event, trouble_event};
 use crate::house::{House, Setup};
 use crate::lanes::{CallerLink, DOWN_TARGET, LaneEvent, LegReport, LinkNews, OpenError};
 use crate::ledger_session::SessionLedger;
@@ -269,7 +269,7 @@ impl CallTask {
                 }
                 Err(error) => {
                     self.leg_trouble(&error);
-                    self.input(Input::LegRefused(error.fault()));
+                    self.input(Input::LegRefused(fault_at(self.setup.door(), error.fault())));
                 }
             },
             Done::Model(dialled) => self.dialled(*dialled),
@@ -286,9 +286,9 @@ impl CallTask {
                     if let Some(leg) = &self.leg {
                         leg.answer_delivered();
                     }
-                    if by_graph {
-                        self.stage(Stage::PreAccepted, EventName::WaCallPreAccepted);
-                    }
+                }
+                if action == Action::PreAccept && result.is_ok() && is_whatsapp(self.setup.door()) {
+                    self.stage(Stage::PreAccepted, EventName::WaCallPreAccepted);
                 }
                 self.input(Input::Door(action, door_verdict(&result)));
             }
@@ -685,7 +685,7 @@ impl CallTask {
             ]);
         }
         self.event(milestone_event(self.setup.door(), milestone), wall, &values);
-        if milestone == Milestone::Accepted && self.setup.far_side.wacid().is_some() {
+        if milestone == Milestone::Accepted && is_whatsapp(self.setup.door()) {
             self.event(EventName::WaVoiceCallAccepted, wall, &times);
         }
     }
@@ -705,7 +705,8 @@ impl CallTask {
     }
 
     fn leg_trouble(&mut self, error: &OpenError) {
-        let values = [(Field::Reason, error.label().into()), (Field::Fault, error.fault().label().into())];
+        let fault = fault_at(self.setup.door(), error.fault());
+        let values = [(Field::Reason, error.label().into()), (Field::Fault, fault.label().into())];
         self.trouble("leg", &values);
     }
 

@@ -101,7 +101,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: Option<u32>,
     /// How the calls reach the box.
-    #[arg(long, value_name = "DOOR", default_value = "whatsapp", value_parser = ["whatsapp", "trunk"])]
+    #[arg(long, value_name = "DOOR", default_value = "whatsapp", value_parser = ["whatsapp", "whatsapp-sip", "trunk"])]
     pub door: String,
     /// The same seed gives the same far ends.
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -135,7 +135,7 @@ impl FarSide {
                     .flatten();
                 graph.act(action, wacid, answer, opaque.as_ref()).await.map_err(DoorError::Graph)
             }
-            Self::Sip { dialog, .. } => {
+            Self::Sip { dialog, door, .. } => {
                 let done = match action {
                     // It rings since the INVITE was let in.
                     Action::PreAccept => Ok(()),
@@ -143,7 +143,7 @@ impl FarSide {
                     Action::Reject => dialog.refuse(refusal(why)).await,
                     Action::Terminate => dialog.bye().await,
                 };
-                done.map_err(|error| DoorError::Sip(action, error))
+                done.map_err(|error| DoorError::Sip(action, error, *door))
             }
         }
     }
@@ -177,7 +177,7 @@ pub enum DoorError {
     Graph(#[from] GraphError),
     /// A dialog.
     #[error("{0}: {1}")]
-    Sip(Action, DialogError),
+    Sip(Action, DialogError, Door),
 }
 
 impl DoorError {
@@ -186,11 +186,11 @@ impl DoorError {
     pub fn fields(&self) -> Vec<(Field, LogValue)> {
         match self {
             Self::Graph(error) => graph_error_fields(error),
-            Self::Sip(action, error) => {
+            Self::Sip(action, error, door) => {
                 let mut values = vec![
                     (Field::Stage, action.label().into()),
                     (Field::Reason, error.label().into()),
-                    (Field::Fault, error.fault().label().into()),
+                    (Field::Fault, fault_at(*door, error.fault()).label().into()),
                 ];
                 if let DialogError::Refused { code, .. } = error {
                     values.push((Field::Status, (*code).into()));
@@ -203,7 +203,7 @@ impl DoorError {
     /// True when the call is over anyway: nothing that the log should say.
     #[must_use]
     pub const fn is_over(&self) -> bool {
-        matches!(self, Self::Sip(_, DialogError::Gone))
+        matches!(self, Self::Sip(_, DialogError::Gone, _))
     }
 }
 
@@ -213,7 +213,7 @@ pub fn door_verdict(result: &Result<(), DoorError>) -> DoorVerdict {
     match result {
         Ok(()) => DoorVerdict::Done,
         Err(DoorError::Graph(error)) => error.verdict(),
-        Err(DoorError::Sip(_, DialogError::Gone)) => DoorVerdict::Ended,
+        Err(DoorError::Sip(_, DialogError::Gone, _)) => DoorVerdict::Ended,
         Err(DoorError::Sip(..)) => DoorVerdict::Refused,
     }
 }
@@ -222,6 +222,15 @@ pub fn door_verdict(result: &Result<(), DoorError>) -> DoorVerdict {
 #[must_use]
 pub const fn is_whatsapp(door: Door) -> bool {
     matches!(door, Door::Whatsapp | Door::WhatsappSip)
+}
+
+/// Whose affair a trouble of SIP and its media is at this door: the carrier's, or Meta's.
+#[must_use]
+pub const fn fault_at(door: Door, fault: Fault) -> Fault {
+    match fault {
+        Fault::Carrier => door.far_side(),
+        other => other,
+    }
 }
 
 /// The event of a milestone. What came by WhatsApp keeps the names that operators know, also over SIP.

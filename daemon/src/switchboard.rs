@@ -14,6 +14,7 @@ use sauti_core::call::language;
 use sauti_core::call::machine::Action;
 use sauti_core::call::milestones::Milestone;
 use sauti_core::call::outcome::{Fault, Outcome};
+use sauti_core::config::Signalling;
 use sauti_core::ids::CallId;
 use sauti_core::now::Now;
 use sauti_core::pii::{CallerAddress, KeyedHash, Pii};
@@ -30,7 +31,7 @@ use crate::call_task::{self, Signal};
 use crate::door::{FarSide, is_whatsapp, milestone_event};
 use crate::house::{House, Setup};
 use crate::obs::logging::{EventName, Field, LogValue, SafeName, log_event};
-use crate::sip::{DialogEvents, Invite};
+use crate::sip::{DialogEvents, Invite, WaHeaders};
 
 /// Events waiting for the switchboard: one body of Meta may hold a thousand (whatsapp-calling §1.2).
 const INBOX: usize = 4096;
@@ -206,7 +207,9 @@ impl Board {
     fn connect(&mut self, connect: CallConnect, received: Now) {
         let house = Arc::clone(&self.house);
         let wa_hash = wacid_hash(&house.key, &connect.wacid);
-        if connect.direction == Direction::BusinessInitiated || self.calls.contains_key(&wa_hash) {
+        // A number set to SIP has its calls there; what webhooks tell of them as well is no other call.
+        let by_sip = house.whatsapp.as_ref().is_some_and(|whatsapp| matches!(whatsapp.signalling, Signalling::Sip(_)));
+        if connect.direction == Direction::BusinessInitiated || by_sip || self.calls.contains_key(&wa_hash) {
             house.metrics.webhook("connect_ignored");
             return;
         }
@@ -245,10 +248,10 @@ impl Board {
             // The dialog refuses when it is dropped.
             return;
         }
-        let address = CallerAddress {
-            number: invite.caller.as_ref().map(|number| Pii::new(number.expose().trim_start_matches('+'))),
-            bsuid: invite.whatsapp.as_ref().and_then(|headers| headers.bsuid.clone()),
-        };
+        let by_whatsapp = is_whatsapp(invite.door);
+        let address = caller_of(invite.caller.as_ref(), invite.whatsapp.as_ref());
+        // Meta's client writes the time into its offer, whatever carries it.
+        let connect_at = invite.offer.as_ref().filter(|_| by_whatsapp).and_then(|offer| origin_time(offer.expose()));
         let language = language::of_call(None, &invite.route.languages, &house.agent);
         let setup = Arc::new(Setup {
             call_id: house.new_call_id(invite.received.wall),
@@ -261,8 +264,8 @@ impl Board {
             key: invite.key,
             caller_hash: address.hash(&house.key),
             // A text goes to who called by WhatsApp, never to a number of the telephone network.
-            caller: if is_whatsapp(invite.door) { address } else { CallerAddress::default() },
-            connect_at: None,
+            caller: if by_whatsapp { address } else { CallerAddress::default() },
+            connect_at,
             language: language.map_or(house.language, |(language, _)| language),
             received: invite.received,
             stale: false,
@@ -369,6 +372,17 @@ impl Board {
     }
 }
 
+/// Who calls by SIP. Meta writes the number or, where the person hides it, the business-scoped user id in its place.
+fn caller_of(caller: Option<&Pii>, whatsapp: Option<&WaHeaders>) -> CallerAddress {
+    let user = caller.map(|caller| caller.expose().trim_start_matches('+'));
+    let Some(headers) = whatsapp else { return CallerAddress { number: user.map(Pii::new), bsuid: None } };
+    let is_number = |user: &&str| user.bytes().all(|byte| byte.is_ascii_digit());
+    CallerAddress {
+        number: user.filter(is_number).map(Pii::new),
+        bsuid: headers.bsuid.clone().or_else(|| user.filter(|user| !is_number(user)).map(Pii::new)),
+    }
+}
+
 async fn hang_up_time(drain: Option<&Drain>) {
     match drain {
         Some(drain) if !drain.hung_up => tokio::time::sleep_until(drain.hang_up_at).await,
@@ -421,5 +435,27 @@ async fn close(
     house.end_call(setup, row).await;
     if owes {
         house.texts_ring.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_of_meta_is_a_number_or_a_user_id_and_never_one_as_the_other() {
+        let headers = |bsuid: Option<&str>| WaHeaders { wacid: Pii::new("w"), bsuid: bsuid.map(Pii::new) };
+        let of = |user: &str, bsuid: Option<&str>| {
+            let address = caller_of(Some(&Pii::new(user)), Some(&headers(bsuid)));
+            [address.number, address.bsuid].map(|part| part.map(|part| part.expose().to_owned()))
+        };
+        let (number, bsuid) = ("250780000001".to_owned(), "RW.13491208655302741918".to_owned());
+        assert_eq!(of("+250780000001", Some(&bsuid)), [Some(number.clone()), Some(bsuid.clone())]);
+        assert_eq!(of("+250780000001", None), [Some(number), None]);
+        assert_eq!(of(&bsuid, None), [None, Some(bsuid.clone())]);
+        assert_eq!(of(&bsuid, Some(&bsuid)), [None, Some(bsuid)]);
+        let trunk = caller_of(Some(&Pii::new("alice")), None);
+        assert_eq!(trunk.number.map(|user| user.expose().to_owned()).as_deref(), Some("alice"));
+        assert!(caller_of(None, Some(&headers(None))).is_unknown());
     }
 }

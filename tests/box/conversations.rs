@@ -70,7 +70,7 @@ pub(crate) fn judge_conversation(lived: &Lived, model: &Finished) {
     assert_eq!((lived.ear.early, lived.ear.odd, lived.ear.sources.len()), (0, 0, 1));
 }
 
-fn check_log(world: &World, call_id: &str) {
+pub(crate) fn check_log(world: &World, call_id: &str) {
     let events = world.daemon.events_of(call_id);
     let milestones: Vec<_> = events.iter().filter(|name| STORY.contains(&name.as_str())).collect();
     assert_eq!(milestones, STORY, "all events: {events:?}");

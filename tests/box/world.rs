@@ -46,6 +46,7 @@ pub(crate) const NUMBER: &str = "100000000000002";
 const TOKEN: &str = "canary-whatsapp-token";
 pub(crate) const APP_SECRET: &str = "canary-app-secret";
 pub(crate) const VERIFY_TOKEN: &str = "canary-verify-token";
+pub(crate) const SIP_PASSWORD: &str = "canary-trunk-password";
 const API_KEY: &str = "canary-openai-key";
 /// 32 bytes in hex, worth nothing.
 const BOX_KEY: [u8; 32] = [0x2a; 32];
@@ -72,8 +73,12 @@ pub(crate) struct Options {
     pub(crate) habits: Habits,
     /// Ports of media.
     pub(crate) ports: std::ops::RangeInclusive<u16>,
-    /// More of a configuration, at its end.
+    /// Lines of `[whatsapp]`.
+    pub(crate) whatsapp: &'static str,
+    /// More of a configuration, at its end; `{folder}` in it is the folder of the ledger.
     pub(crate) more: String,
+    /// Puts files there that it names.
+    pub(crate) prepare: fn(&Path),
 }
 
 impl Options {
@@ -87,7 +92,9 @@ impl Options {
             model: Arc::new(|facts| model(Script::tones(3, Duration::from_secs(2)), facts)),
             habits: Habits::prompt(),
             ports: MEDIA_PORTS,
+            whatsapp: "",
             more: String::new(),
+            prepare: |_| {},
         }
     }
 }
@@ -243,6 +250,7 @@ fn run_command(config: &Path) -> Command {
             ("SAUTI_WHATSAPP_ACCESS_TOKEN", TOKEN.to_owned()),
             ("SAUTI_WHATSAPP_APP_SECRET", APP_SECRET.to_owned()),
             ("SAUTI_WHATSAPP_VERIFY_TOKEN", VERIFY_TOKEN.to_owned()),
+            ("SAUTI_WHATSAPP_SIP_PASSWORD", SIP_PASSWORD.to_owned()),
             ("SAUTI_OPENAI_API_KEY", API_KEY.to_owned()),
             ("SAUTI_BOX_KEY", hex::encode(BOX_KEY)),
         ])
@@ -286,7 +294,8 @@ pub(crate) struct World {
     pub(crate) far: Emulators,
     pub(crate) business: Business,
     pub(crate) tally: Arc<Tally>,
-    certificate: Arc<Certificate>,
+    /// Of the phones, for DTLS.
+    pub(crate) certificate: Arc<Certificate>,
     pub(crate) http: reqwest::Client,
 }
 
@@ -301,6 +310,7 @@ impl World {
         let webhooks = Webhooks { business: business.clone(), generation: Generation::Of2026 };
         let (target, told) = oneshot::channel();
         let far = Emulators::start(graph, post, webhooks, told, options.model.clone()).await.expect("free ports");
+        (options.prepare)(folder.path());
         let config = folder.path().join("config.toml");
         std::fs::write(&config, configuration(&options, &far, folder.path())).expect("the folder can be written");
         let daemon = Daemon::start(options.name, &config).await;
@@ -548,6 +558,7 @@ ports = "{first}-{last}"
 [whatsapp]
 phone_number_id = "{NUMBER}"
 graph_url = "http://{graph}"
+{whatsapp}
 [openai]
 {openai}
 [ledger]
@@ -555,7 +566,8 @@ path = "{ledger}"
 {more}"#,
         first = options.ports.start(),
         last = options.ports.end(),
-        more = options.more,
+        whatsapp = options.whatsapp,
+        more = options.more.replace("{folder}", &folder.display().to_string()),
         languages = options.languages,
         media = options.media,
         limits = options.limits,

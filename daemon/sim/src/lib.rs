@@ -8,4 +8,5 @@ pub mod network;
 pub mod openai;
 pub mod trunk;
 pub mod whatsapp;
+pub mod whatsapp_sip;
 pub mod world;

@@ -6,9 +6,9 @@ use sauti_core::call::transfer::Input as ToTransfer;
 use sauti_core::pii::Pii;
 
 use super::CallTask;
-use crate::door::further_event;
+use crate::door::{fault_at, further_event, is_whatsapp};
 use crate::obs::logging::Field;
-use crate::sip::{Broken, DialogEvent, NO_ACK, Reply};
+use crate::sip::{Broken, DialogEvent, NO_ACK, NO_ACK_META, Reply};
 
 /// A way that keys come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +35,14 @@ impl CallTask {
                     Some(Ok(agreed)) => self.hold(agreed.held),
                     Some(Err(error)) => {
                         self.leg_trouble(&error);
-                        self.input(Input::LegRefused(error.fault()));
+                        self.input(Input::LegRefused(fault_at(self.setup.door(), error.fault())));
                     }
                     None => {}
                 }
             }
             DialogEvent::NoAck => {
-                self.trouble("ack", &[(Field::Reason, "no_ack".into()), (Field::Remedy, NO_ACK.into())]);
+                let remedy = if is_whatsapp(self.setup.door()) { NO_ACK_META } else { NO_ACK };
+                self.trouble("ack", &[(Field::Reason, "no_ack".into()), (Field::Remedy, remedy.into())]);
                 self.input(Input::LegLost);
             }
             DialogEvent::Broken(broken) => {

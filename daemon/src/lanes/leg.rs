@@ -26,6 +26,11 @@ use crate::obs::metrics::Metrics;
 /// Loss that in-band FEC prepares for until the far end has reported some: a phone on a mobile network.
 const EXPECTED_LOSS: i32 = ExpectedLoss::AT_FIRST;
 
+/// Ticks that speech waits for the first packet of a far end that cannot hear us before it has our key: what goes out
+/// before the answer has reached it is lost, and its media follows ours (whatsapp-calling §4). Silence goes out meanwhile;
+/// after a second the far end is taken for one that only listens.
+const FOR_THE_KEY: u8 = 50;
+
 /// Keys that wait for the call task to be told: a lane reads at most 64 packets of a call at a time, and a key has
 /// three at its end alone (RFC 4733 §2.5.1.4), so 16 keys fit a burst of a stalled network whole.
 const DIGITS: usize = 16;
@@ -133,6 +138,8 @@ pub(super) struct Leg {
     open: bool,
     /// The far end lets us send: it has not put us on hold.
     sends: bool,
+    /// Of [`FOR_THE_KEY`], those that are left.
+    waits: u8,
     /// Epochs of the frames that are in packets which have not gone out; 60 ms are three frames, and one may be begun.
     gathered: Deque<u32, 8>,
     media: bool,
@@ -210,6 +217,7 @@ impl Leg {
             up: false,
             open: false,
             sends: true,
+            waits: 0,
             gathered: Deque::new(),
             media: false,
             digits: Deque::new(),
@@ -247,6 +255,7 @@ impl Leg {
     /// Sends and hears as was agreed.
     pub(super) fn set_terms(&mut self, terms: &RtpTerms) {
         self.sends = terms.sends;
+        self.waits = if terms.keys.is_some() && !self.open { FOR_THE_KEY } else { self.waits };
         self.audio.set_sending(self.open && self.sends);
         self.audio.set_muted(!terms.hears);
     }
@@ -358,8 +367,10 @@ impl Leg {
             return;
         }
         let mut frame = None;
+        let waits = self.open && self.waits > 0 && self.engine.counters().rtp_in == 0;
+        self.waits -= u8::from(waits);
         // On hold nothing is taken: what waits is said when the hold is over. Keys are pressed in silence.
-        if self.open && self.sends && !self.audio.is_dialling() {
+        if self.open && self.sends && !waits && !self.audio.is_dialling() {
             let pause = self.ear.as_mut().is_some_and(|ear| ear.judge(self.format, end) == Decision::Pause);
             if !pause {
                 frame = end.next_frame();

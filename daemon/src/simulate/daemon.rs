@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::spec::{Door, Spec};
+use super::spec::{Door, HOSTNAME, Spec};
 use crate::store::read::{CallRow, Reader};
 
 /// Longest wait for the daemon to say that it is ready.
@@ -22,12 +22,17 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 /// Where tests want the daemon's log; without it the log ends with the folder.
 const LOG_FOLDER: &str = "SAUTI_TEST_LOGS";
+/// Files in its folder.
+const LEDGER: &str = "ledger.db";
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
 
 /// A running daemon.
 pub(super) struct Daemon {
     child: Child,
     public: SocketAddr,
     sip: Option<SocketAddr>,
+    certificate: Option<String>,
     folder: Folder,
     log: JoinHandle<Vec<String>>,
 }
@@ -47,8 +52,12 @@ impl Daemon {
         let folder = std::env::temp_dir().join(format!("sauti-simulate-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let folder = Folder(folder);
+        let certificate = match spec.door {
+            Door::WhatsappSip => Some(certificate(&folder.0)?),
+            Door::Whatsapp | Door::Trunk => None,
+        };
         let config = folder.0.join("config.toml");
-        std::fs::write(&config, configuration(spec, graph, realtime, &folder.0.join("ledger.db")))
+        std::fs::write(&config, configuration(spec, graph, realtime, &folder.0))
             .map_err(|error| format!("{}: {error}", config.display()))?;
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut child = Command::new(program)
@@ -58,6 +67,7 @@ impl Daemon {
             .env("SAUTI_WHATSAPP_ACCESS_TOKEN", &spec.access_token)
             .env("SAUTI_WHATSAPP_APP_SECRET", &spec.app_secret)
             .env("SAUTI_WHATSAPP_VERIFY_TOKEN", &spec.app_secret)
+            .env("SAUTI_WHATSAPP_SIP_PASSWORD", &spec.sip_password)
             .env("SAUTI_OPENAI_API_KEY", &spec.api_key)
             .env("SAUTI_BOX_KEY", &spec.box_key)
             .env_remove("NOTIFY_SOCKET")
@@ -76,7 +86,7 @@ impl Daemon {
             let said = log.await.unwrap_or_default().join("\n");
             return Err(format!("the daemon did not start; it said:\n{said}"));
         };
-        Ok(Self { child, public, sip, folder, log })
+        Ok(Self { child, public, sip, certificate, folder, log })
     }
 
     /// Its process.
@@ -89,9 +99,14 @@ impl Daemon {
         self.public
     }
 
-    /// Where it listens for SIP over UDP, if it does.
+    /// Where it listens for SIP, if it does.
     pub(super) const fn sip(&self) -> Option<SocketAddr> {
         self.sip
+    }
+
+    /// The certificate of that listener, PEM.
+    pub(super) fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
     }
 
     /// Stops it as systemd would, and reads what it wrote into its ledger.
@@ -106,16 +121,28 @@ impl Daemon {
             let last = said.iter().rev().take(5).rev().cloned().collect::<Vec<_>>().join("\n");
             return Err(format!("the daemon ended with {status}; its last words:\n{last}"));
         }
-        let reader = Reader::open(&self.folder.0.join("ledger.db")).map_err(|error| error.to_string())?;
+        let reader = Reader::open(&self.folder.0.join(LEDGER)).map_err(|error| error.to_string())?;
         reader.latest(100_000).map_err(|error| error.to_string())
     }
 }
 
-fn configuration(spec: &Spec, graph: SocketAddr, realtime: SocketAddr, ledger: &std::path::Path) -> String {
-    let trunk = match spec.door {
-        Door::Whatsapp => "",
-        Door::Trunk => {
-            r#"[sip]
+fn configuration(spec: &Spec, graph: SocketAddr, realtime: SocketAddr, folder: &Path) -> String {
+    let (certificate, key) = (folder.join(CERTIFICATE), folder.join(KEY));
+    let door = match spec.door {
+        Door::Whatsapp => String::new(),
+        Door::WhatsappSip => format!(
+            r#"[whatsapp.sip]
+hostname = "{HOSTNAME}"
+allow = ["127.0.0.0/8"]
+[sip]
+tls = "127.0.0.1:0"
+certificate = "{}"
+key = "{}"
+"#,
+            certificate.display(),
+            key.display()
+        ),
+        Door::Trunk => r#"[sip]
 udp = "127.0.0.1:0"
 [[trunk]]
 name = "simulation"
@@ -125,7 +152,7 @@ options_every = "0s"
 [[trunk.route]]
 called = "*"
 "#
-        }
+        .to_owned(),
     };
     format!(
         r#"[node]
@@ -143,6 +170,7 @@ drain = "10s"
 [whatsapp]
 phone_number_id = "{number}"
 graph_url = "http://{graph}"
+signalling = "{signalling}"
 [openai]
 url = "http://{realtime}/v1"
 [openai.turn]
@@ -153,12 +181,23 @@ clips = ""
 greeting = "Hello! How can I help you today?"
 [ledger]
 path = "{ledger}"
-{trunk}"#,
+{door}"#,
+        signalling = if spec.door == Door::WhatsappSip { "sip" } else { "graph" },
         server_judges = !spec.box_judges,
         calls = spec.calls + 1,
         number = spec.phone_number_id,
-        ledger = ledger.display(),
+        ledger = folder.join(LEDGER).display(),
     )
+}
+
+/// Makes a certificate for the name that Meta knows; returns it, PEM.
+fn certificate(folder: &Path) -> Result<String, String> {
+    let made = rcgen::generate_simple_self_signed(vec![HOSTNAME.to_owned()]).map_err(|error| error.to_string())?;
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).map_err(|error| error.to_string());
+    let certificate = made.cert.pem();
+    write(CERTIFICATE, &certificate)?;
+    write(KEY, &made.signing_key.serialize_pem())?;
+    Ok(certificate)
 }
 
 fn log_file() -> Option<std::fs::File> {
@@ -182,7 +221,7 @@ async fn follow(
             let address = entry["ADDRESS"].as_str().and_then(|address| address.parse().ok());
             match entry["STAGE"].as_str() {
                 Some("public") => public = address,
-                Some("sip.udp") => sip = address,
+                Some("sip.udp" | "sip.tls") => sip = address,
                 _ => {}
             }
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +18,7 @@ use sauti_sim::whatsapp::delivery::{Habits, PostOffice};
 use sauti_sim::whatsapp::graph::{Graph, GraphOptions};
 use sauti_sim::whatsapp::person::{Business, Person as Identity};
 use sauti_sim::whatsapp::webhooks::{Generation, Webhooks};
+use sauti_sim::whatsapp_sip::Account;
 use secrecy::SecretString;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -28,9 +28,10 @@ use super::loopback::phones::{self, Lived, Plan};
 use super::loopback::realtime::Finished;
 use super::loopback::tally::Tally;
 use super::loopback::trunk::{self, Carrier};
+use super::loopback::whatsapp_sip::{self, Edge, Keys, SipLived, SipManner};
 use super::measure::{self, Evidence};
 use super::report::CallReport;
-use super::spec::{Door, Go, Said, Spec};
+use super::spec::{Door, Go, HOSTNAME, Said, Spec};
 use crate::cli::Exit;
 
 /// How long the AI speaks in one go in a load run: longer than two lines of a caller and the pauses around them, so
@@ -89,8 +90,8 @@ async fn run() -> Result<(), String> {
     let (target, told) = oneshot::channel();
     let world = World::build(spec, &speech, told).await?;
     let go: Go = hear().await?;
-    target.send(go.webhook).ok();
-    world.run(&speech, go.sip).await
+    target.send(go.webhook.clone()).ok();
+    world.run(&speech, &go).await
 }
 
 /// Everything that stands before the first call.
@@ -142,9 +143,28 @@ impl World {
         })
     }
 
-    async fn run(self, speech: &Speech, sip: Option<SocketAddr>) -> Result<(), String> {
+    /// Meta's SIP, where the daemon listens for it.
+    fn edge(&self, go: &Go) -> Result<Edge, String> {
+        let (Some(target), Some(certificate)) = (go.sip, &go.certificate) else {
+            return Err("the daemon does not listen for SIP over TLS".to_owned());
+        };
+        let business = Business::test(&self.spec.phone_number_id);
+        let password = SecretString::from(self.spec.sip_password.clone());
+        let webhooks = Webhooks { business: business.clone(), generation: Generation::Of2026 };
+        Ok(Edge {
+            target,
+            account: Account::new(&business.number, HOSTNAME, password),
+            certificate: certificate.as_str().into(),
+            meta: self.emulators.meta.clone(),
+            webhooks,
+        })
+    }
+
+    async fn run(self, speech: &Speech, go: &Go) -> Result<(), String> {
         let mut calls = JoinSet::new();
-        let carrier = sip.map(|target| Carrier { target, transport: Transport::Udp, law: Law::A, refers: Refers::No });
+        let carrier =
+            go.sip.map(|target| Carrier { target, transport: Transport::Udp, law: Law::A, refers: Refers::No });
+        let edge = if self.spec.door == Door::WhatsappSip { Some(self.edge(go)?) } else { None };
         for (number, identity) in self.identities.iter().enumerate() {
             let plan = self.plan(number, identity, speech);
             if self.spec.door == Door::Trunk {
@@ -152,13 +172,17 @@ impl World {
                 calls.spawn(trunk::call(plan, carrier, Arc::clone(&self.tally)));
                 continue;
             }
-            let network = Some(self.spec.network()).filter(|network| !network.is_perfect()).map(|settings| {
-                let seed = self.spec.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
-                phones::Network { settings, seed }
-            });
+            let network = self.network(number);
+            let manner = phones::Manner { network, ..phones::Manner::default() };
+            if let Some(edge) = edge.clone() {
+                let manner = SipManner { phone: manner, ..SipManner::default() };
+                let (certificate, tally) = (Arc::clone(&self.certificate), Arc::clone(&self.tally));
+                calls.spawn(by_sip(plan, Keys::numbered(number), manner, edge, certificate, tally));
+                continue;
+            }
             calls.spawn(phones::call_as(
                 plan,
-                phones::Manner { network, ..phones::Manner::default() },
+                manner,
                 Arc::clone(&self.certificate),
                 self.emulators.meta.clone(),
                 Arc::clone(&self.tally),
@@ -196,7 +220,7 @@ impl World {
                     echo_delay: ECHO,
                     codec_delay: match door {
                         // The encoder's look-ahead (RFC 7845 §4.2).
-                        Door::Whatsapp => OPUS_DELAY_SAMPLES,
+                        Door::Whatsapp | Door::WhatsappSip => OPUS_DELAY_SAMPLES,
                         // G.711 has none; of the three samples that one code stands for, the last is it.
                         Door::Trunk => 0,
                     },
@@ -208,6 +232,13 @@ impl World {
         let calls: Vec<CallReport> = judged.await.map_err(|error| error.to_string())?;
         say(&Said::Report { calls, frames });
         Ok(())
+    }
+
+    /// The network between a phone and the box; `None` where nothing is wrong with it.
+    fn network(&self, number: usize) -> Option<phones::Network> {
+        let settings = Some(self.spec.network()).filter(|network| !network.is_perfect())?;
+        let seed = self.spec.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
+        Some(phones::Network { settings, seed })
     }
 
     /// What the sessions with the model left behind, by caller.
@@ -240,10 +271,27 @@ impl World {
     }
 }
 
+/// A call that Meta brings by SIP; what it has to object to is the call's trouble.
+async fn by_sip(
+    plan: Plan,
+    keys: Keys,
+    manner: SipManner,
+    edge: Edge,
+    certificate: Arc<Certificate>,
+    tally: Arc<Tally>,
+) -> Lived {
+    let SipLived { mut lived, refused, faults, .. } =
+        whatsapp_sip::call(plan, keys, manner, edge, certificate, tally).await;
+    let refused = refused.map(|(status, _)| format!("refused with {status}"));
+    let objections: Vec<String> = lived.trouble.take().into_iter().chain(refused).chain(faults).collect();
+    lived.trouble = Some(objections.join("; ")).filter(|objections| !objections.is_empty());
+    lived
+}
+
 /// What the daemon sends instead of a caller: a trunk knows numbers alone.
 fn hash(key: &BoxKey, door: Door, identity: &Identity) -> Option<String> {
     let address = match door {
-        Door::Whatsapp => identity.address(),
+        Door::Whatsapp | Door::WhatsappSip => identity.address(),
         Door::Trunk => CallerAddress { number: Some(identity.number.clone()), bsuid: None },
     };
     address.hash(key).map(|hash| hash.to_string())

@@ -77,7 +77,7 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
         seconds: args.seconds,
         seed: args.seed,
         load: args.load,
-        door: if args.door == "trunk" { Door::Trunk } else { Door::Whatsapp },
+        door: Door::named(&args.door),
         lag_ms: args.lag,
         way: report::Way { loss: args.loss, jitter_ms: args.jitter, outage_s: args.outage },
         model_rtt_ms: args.model_rtt,
@@ -85,6 +85,7 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
         phone_number_id: "100000000000002".to_owned(),
         access_token: secret(&random)?,
         app_secret: secret(&random)?,
+        sip_password: secret(&random)?,
         api_key: secret(&random)?,
         box_key: secret(&random)?,
         record_frames: args.frames.is_some(),
@@ -95,7 +96,8 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
     };
     let daemon = Daemon::start(&spec, graph, realtime).await?;
     let before = process::usage(daemon.pid());
-    far.tell(&Go { webhook: format!("http://{}/webhooks/whatsapp", daemon.public()), sip: daemon.sip() }).await?;
+    let webhook = format!("http://{}/webhooks/whatsapp", daemon.public());
+    far.tell(&Go { webhook, sip: daemon.sip(), certificate: daemon.certificate().map(str::to_owned) }).await?;
     let mut report = Report {
         seed: args.seed,
         way: spec.way,

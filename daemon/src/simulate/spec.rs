@@ -19,9 +19,25 @@ const LOST_IN_A_ROW: u32 = 2;
 pub(super) enum Door {
     /// Meta's webhooks and Graph.
     Whatsapp,
+    /// Meta's SIP: TLS, media with keys in the SDP and by DTLS in turn.
+    WhatsappSip,
     /// A carrier's SIP trunk: UDP, G.711 A-law.
     Trunk,
 }
+
+impl Door {
+    /// The door of this name on the command line.
+    pub(super) fn named(name: &str) -> Self {
+        match name {
+            "trunk" => Self::Trunk,
+            "whatsapp-sip" => Self::WhatsappSip,
+            _ => Self::Whatsapp,
+        }
+    }
+}
+
+/// The name that the box goes by towards Meta's SIP.
+pub(super) const HOSTNAME: &str = "edge.example.org";
 
 /// What the far ends are told first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +66,8 @@ pub(super) struct Spec {
     pub(super) access_token: String,
     /// Key of the webhook signature.
     pub(super) app_secret: String,
+    /// `sip_user_password` of the number.
+    pub(super) sip_password: String,
     /// The model's key.
     pub(super) api_key: String,
     /// The box's key, hex: the far ends know a caller by the hash that the daemon sends.
@@ -89,6 +107,8 @@ pub(super) struct Go {
     pub(super) webhook: String,
     /// Where INVITEs go, if the box listens for them.
     pub(super) sip: Option<SocketAddr>,
+    /// The certificate of that listener, PEM, if it has one.
+    pub(super) certificate: Option<String>,
 }
 
 /// What the far ends say.

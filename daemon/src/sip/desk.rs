@@ -278,6 +278,7 @@ impl MessageInspector for Counter {
         self.0.trace(&message, Way::Out);
         if let SipMessage::Request(request) = &mut message {
             wire::mend_credentials(request);
+            wire::small_transport(&mut request.uri);
         }
         let Some(far) = destination.and_then(|far| read::address(&far.addr.host)) else { return message };
         if let SipMessage::Request(request) = &mut message

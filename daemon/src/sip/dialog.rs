@@ -91,6 +91,10 @@ pub enum Broken {
 pub const NO_ACK: &str = "the far end never acknowledged the answer: it cannot reach the address in our Contact; set \
                           advertise of the trunk to the address that it sees, and open the port";
 
+/// The same where Meta is the far end: it goes by the name that the number's settings have.
+pub const NO_ACK_META: &str = "Meta never acknowledged the answer: it reaches this box by the host name of the number's SIP \
+                               settings; compare it and its port with [whatsapp.sip] hostname and [sip] tls, and open the port";
+
 /// Why something could not be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DialogError {

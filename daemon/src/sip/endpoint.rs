@@ -43,7 +43,12 @@ pub(super) struct Streams(Mutex<BTreeMap<(SocketAddr, &'static str), SipConnecti
 pub(super) async fn build(setup: Setup<'_>, invites: mpsc::Sender<Invite>) -> Result<Arc<Shared>, SipError> {
     let config = setup.config;
     let sip = config.sip.as_ref().ok_or(SipError::NotConfigured)?;
-    let (stop, resolver) = (CancellationToken::new(), Resolver::new(&setup.nameservers));
+    let whatsapp = config.whatsapp.as_ref().and_then(|whatsapp| match &whatsapp.signalling {
+        Signalling::Sip(sip) => Some(sip.clone()),
+        Signalling::Graph => None,
+    });
+    let meta = whatsapp.as_ref().map(|sip| sip.host.clone());
+    let (stop, resolver) = (CancellationToken::new(), Resolver::new(&setup.nameservers, meta));
     let transports = TransportLayer::new_with_domain_resolver(stop.clone(), Box::new(resolver.clone()));
     transports.set_stream_idle_timeout(IDLE);
     let roots = TlsConfig { ca_certs: Some(setup.roots.clone()), ..TlsConfig::default() };
@@ -65,10 +70,6 @@ pub(super) async fn build(setup: Setup<'_>, invites: mpsc::Sender<Invite>) -> Re
         .with_transport_inspector(Box::new(Door(Arc::clone(&desk))))
         .with_inspector(Box::new(Counter(Arc::clone(&desk))))
         .build();
-    let whatsapp = config.whatsapp.as_ref().and_then(|whatsapp| match &whatsapp.signalling {
-        Signalling::Sip(sip) => Some(sip.clone()),
-        Signalling::Graph => None,
-    });
     let transactions = endpoint.incoming_transactions().map_err(|_| SipError::NotConfigured)?;
     let inner = Arc::clone(&endpoint.inner);
     let shared = Arc::new(Shared {

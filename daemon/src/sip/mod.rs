@@ -40,7 +40,9 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-pub use self::dialog::{Broken, Dialog, DialogError, DialogEvent, DialogEvents, Messages, NO_ACK, Refuse, Reply};
+pub use self::dialog::{
+    Broken, Dialog, DialogError, DialogEvent, DialogEvents, Messages, NO_ACK, NO_ACK_META, Refuse, Reply,
+};
 pub use self::farewell::Farewell;
 pub use self::place::Place;
 pub use self::read::{Verdict, WaHeaders, judge};

@@ -188,5 +188,8 @@ fn callee(target: &str, host: &HostPort, transport: Transport) -> Result<Uri, Di
         _ if text.contains(";transport=") => text,
         stream => format!("{text};transport={}", stream.label()),
     };
-    uri(&with_transport)
+    // here already, as the digest names it too
+    let mut whole = uri(&with_transport)?;
+    wire::small_transport(&mut whole);
+    Ok(whole)
 }

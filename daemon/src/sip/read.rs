@@ -198,9 +198,14 @@ fn is_anonymous(user: &str) -> bool {
     ["anonymous", "unknown", "restricted", "unavailable", "private"].iter().any(|word| user.eq_ignore_ascii_case(word))
 }
 
+/// The id that Meta's Call-ID holds, `outgoing:wacid.…`; base64 has no `@`.
+fn in_call_id(call_id: &str) -> Option<&str> {
+    call_id.strip_prefix("outgoing:")?.split('@').next().filter(|wacid| !wacid.is_empty())
+}
+
 fn whatsapp(request: &Request, call_id: &str) -> Option<WaHeaders> {
     let named = value(request, "x-wa-meta-wacid").filter(|wacid| !wacid.is_empty());
-    let wacid = named.or_else(|| call_id.strip_prefix("outgoing:").map(str::to_owned))?;
+    let wacid = named.or_else(|| in_call_id(call_id).map(str::to_owned))?;
     let bsuid = value(request, "x-wa-meta-user-id").filter(|id| !id.is_empty() && id.len() <= LONGEST_USER);
     Some(WaHeaders { wacid: Pii::new(wacid), bsuid: bsuid.map(Pii::new) })
 }

@@ -34,11 +34,16 @@ pub(super) struct Resolver {
     /// `None` where the system's configuration cannot be read: then the system is asked, which knows no SRV.
     dns: Option<Arc<TokioResolver>>,
     silent: Arc<Mutex<Silent>>,
+    /// Where Meta's SIP is by the configuration: its messages always say `wa.meta.vc`.
+    meta: Option<HostPort>,
 }
+
+/// The name that Meta's proxies go by in Record-Route and Contact.
+const META: &str = "wa.meta.vc";
 
 impl Resolver {
     /// Asks the system's name servers, or these.
-    pub(super) fn new(servers: &[SocketAddr]) -> Self {
+    pub(super) fn new(servers: &[SocketAddr], meta: Option<HostPort>) -> Self {
         let builder = if servers.is_empty() {
             TokioResolver::builder_tokio()
         } else {
@@ -56,7 +61,7 @@ impl Resolver {
             options.timeout = SERVER_WITHIN;
             builder.build()
         });
-        Self { dns: dns.ok().map(Arc::new), silent: Arc::default() }
+        Self { dns: dns.ok().map(Arc::new), silent: Arc::default(), meta }
     }
 
     /// The addresses of a far end, the one to be tried first in front; empty when there are none or DNS fails.
@@ -137,7 +142,9 @@ impl DomainResolver for Resolver {
     async fn resolve(&self, target: &SipAddr) -> rsipstack::Result<SipAddr> {
         let transport = target.r#type.and_then(wire::known).unwrap_or(Transport::Udp);
         let Host::Domain(domain) = &target.addr.host else { return Ok(target.clone()) };
-        let host = HostPort { host: domain.0.clone(), port: target.addr.port.map(|port| port.value()) };
+        let named = HostPort { host: domain.0.clone(), port: target.addr.port.map(|port| port.value()) };
+        let meta = self.meta.clone().filter(|_| domain.0.eq_ignore_ascii_case(META));
+        let host = meta.unwrap_or(named);
         let first = self.servers(&host, transport).await.into_iter().next();
         let address = first.ok_or_else(|| rsipstack::Error::DnsResolutionError("no address".to_owned()))?;
         Ok(SipAddr { r#type: Some(wire::transport(transport)), addr: HostWithPort::from(address) })

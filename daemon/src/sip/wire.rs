@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use rsipstack::sip::{Header, HostWithPort, Request, Response, StatusCode};
+use rsipstack::sip::uri::{OtherParam, OtherParamValue};
+use rsipstack::sip::{Header, HostWithPort, Param, Request, Response, StatusCode, Uri};
 use rsipstack::transport::SipAddr;
 use sauti_core::config::Transport;
 use sauti_core::sip::route::Refused;
@@ -62,6 +63,17 @@ pub(super) fn towards(far: IpAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip())
 }
 
+/// Writes the transport of an address as RFC 3261 and everybody's documents have it, in small letters: the library writes
+/// capitals, and Meta follows no address that is not its own letter by letter (whatsapp-calling §4).
+pub(super) fn small_transport(uri: &mut Uri) {
+    for param in &mut uri.params {
+        if let Param::Transport(transport) = param {
+            let value = transport.to_string().to_ascii_lowercase();
+            *param = Param::Other(OtherParam::new("transport"), Some(OtherParamValue::new(value)));
+        }
+    }
+}
+
 /// Names of digest algorithms: as RFC 7616 §6.1 registers them, and as the library reads and writes them.
 const ALGORITHMS: [(&str, &str); 3] = [("SHA-256-sess", "SHA256-sess"), ("SHA-256", "SHA256"), ("MD5", "MD5")];
 
@@ -119,6 +131,15 @@ pub(super) fn mend_credentials(request: &mut Request) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_goes_back_as_it_came() {
+        let contact = "sip:+250780000001@wa.meta.vc;transport=tls;ob";
+        let mut uri = Uri::try_from(contact).unwrap();
+        assert_ne!(uri.to_string(), contact, "what is mended here has been mended elsewhere");
+        small_transport(&mut uri);
+        assert_eq!(uri.to_string(), contact);
+    }
 
     #[test]
     fn digest_algorithms_are_read_by_their_registered_names() {

@@ -1,4 +1,4 @@
-//! The caller's phone behind Meta's relay: an ICE-lite offerer with Opus, sans-IO.
+//! The caller's phone behind Meta's relay: Opus, by ICE-lite and DTLS or by a key in its offer, sans-IO.
 //!
 //! It keeps no jitter buffer: every packet is decoded as it arrives and laid where its RTP timestamp puts it, so
 //! that what the judge hears is what the daemon sent, and when. Socket and signalling belong to whoever drives it.
@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use sauti_core::media::frame::FRAME_SAMPLES;
 use sauti_core::media::rtp::{RtpClock, timestamp_distance};
 use sauti_media::opus::{CodecError, Decoder, Encoder, EncoderSettings, MAX_PACKET_SAMPLES};
+use sauti_media::rtp::RtpIn;
+use sauti_media::rtp_sdp::RtpRefusal;
 use sauti_media::webrtc::{Certificate, LegEvent, LegSettings, RtpOut, WebRtcLeg};
 use sauti_media::webrtc_sdp::{OfferShape, SdpRefusal};
 
 use super::person::Person;
+use crate::whatsapp_sip::sdes::{AnswerFault, Profile, SdesLeg};
 
 /// RTP ticks of Opus (48 kHz) in one sample at 24 kHz.
 const TICKS_PER_SAMPLE: i32 = 2;
@@ -27,6 +30,12 @@ pub enum PhoneError {
     /// The engine refuses.
     #[error("emulated phone: {0}")]
     Engine(#[from] SdpRefusal),
+    /// The engine refuses.
+    #[error("emulated phone: {0}")]
+    Rtp(#[from] RtpRefusal),
+    /// The answer breaks a rule.
+    #[error("emulated phone: {0}")]
+    Answer(#[from] AnswerFault),
     /// The codec refuses.
     #[error("emulated phone: {0}")]
     Codec(#[from] CodecError),
@@ -51,9 +60,35 @@ pub struct Ear {
     pub sources: Vec<u32>,
 }
 
+/// How the media is protected.
+enum Media {
+    /// ICE and DTLS.
+    WebRtc(Box<WebRtcLeg>),
+    /// A key in the offer; WhatsApp over SIP alone.
+    Sdes(Box<SdesLeg>),
+}
+
+impl Media {
+    fn poll_rtp(&mut self) -> Option<RtpIn> {
+        match self {
+            Self::WebRtc(leg) => leg.poll_rtp(),
+            Self::Sdes(leg) => leg.poll_rtp(),
+        }
+    }
+
+    fn opus(&self) -> u8 {
+        match self {
+            Self::WebRtc(leg) => leg.payload_types().opus,
+            Self::Sdes(leg) => leg.opus(),
+        }
+    }
+}
+
 /// One phone.
 pub struct Phone {
-    leg: WebRtcLeg,
+    media: Media,
+    /// Nothing is sent before media of the business has come (whatsapp-calling §4).
+    business_first: bool,
     encoder: Encoder,
     decoder: Decoder,
     clock: RtpClock,
@@ -90,10 +125,30 @@ impl Phone {
     ) -> Result<(Self, String), PhoneError> {
         let settings = LegSettings { certificate, local, advertise: &[local] };
         let (leg, offer) = WebRtcLeg::offer(now, &settings, shape)?;
+        Ok((Self::with(Media::WebRtc(Box::new(leg)), person)?, offer))
+    }
+
+    /// The same with a key in its offer, and neither ICE nor DTLS.
+    ///
+    /// # Errors
+    /// Engine or codec refuse.
+    pub fn dial_sdes(
+        now: Instant,
+        local: SocketAddr,
+        profile: Profile,
+        (created_ms, seed): (u64, u64),
+        person: Person,
+    ) -> Result<(Self, String), PhoneError> {
+        let (leg, offer) = SdesLeg::dial(now, local, profile, created_ms, seed)?;
+        Ok((Self::with(Media::Sdes(Box::new(leg)), person)?, offer))
+    }
+
+    fn with(media: Media, person: Person) -> Result<Self, PhoneError> {
         // Cheap for the emulator, and what Meta's clients do: 20 kb/s wideband with FEC.
         let encoder = Encoder::new(EncoderSettings { bitrate: 20_000, complexity: 0, expected_loss: 10 })?;
-        let phone = Self {
-            leg,
+        Ok(Self {
+            media,
+            business_first: false,
             encoder,
             decoder: Decoder::new()?,
             clock: RtpClock::new(1, 1),
@@ -106,8 +161,14 @@ impl Phone {
             lost: false,
             samples: Box::new([0; MAX_PACKET_SAMPLES]),
             packet: [0; PACKET],
-        };
-        Ok((phone, offer))
+        })
+    }
+
+    /// Nothing is sent before media of the business has come, as over SIP (whatsapp-calling §4).
+    #[must_use]
+    pub const fn after_the_business(mut self) -> Self {
+        self.business_first = true;
+        self
     }
 
     /// The daemon's answer reached the relay: from now on its checks are answered.
@@ -115,7 +176,10 @@ impl Phone {
     /// # Errors
     /// The answer is unusable.
     pub fn answered(&mut self, now: Instant, answer: &str) -> Result<(), PhoneError> {
-        self.leg.accept_answer(now, answer)?;
+        match &mut self.media {
+            Media::WebRtc(leg) => leg.accept_answer(now, answer)?,
+            Media::Sdes(leg) => leg.answered(now, answer)?,
+        }
         self.hears = true;
         Ok(())
     }
@@ -131,28 +195,40 @@ impl Phone {
         if !self.hears {
             return;
         }
-        self.leg.receive(now, from, datagram);
+        match &mut self.media {
+            Media::WebRtc(leg) => leg.receive(now, from, datagram),
+            Media::Sdes(leg) => leg.receive(now, from, datagram),
+        }
         self.settle(now);
     }
 
     /// Fires the engine's deadline.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.leg.handle_timeout(now);
+        match &mut self.media {
+            Media::WebRtc(leg) => leg.handle_timeout(now),
+            Media::Sdes(leg) => leg.handle_timeout(now),
+        }
         self.settle(now);
     }
 
     /// The engine's next deadline.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.leg.deadline()
+        match &self.media {
+            Media::WebRtc(leg) => leg.deadline(),
+            Media::Sdes(leg) => leg.deadline(),
+        }
     }
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, impl AsRef<[u8]> + use<>)> {
-        self.leg.poll_transmit()
+        match &mut self.media {
+            Media::WebRtc(leg) => leg.poll_transmit(),
+            Media::Sdes(leg) => leg.poll_transmit(),
+        }
     }
 
-    /// When ICE and DTLS came up.
+    /// When ICE and DTLS came up; with a key in the offer, when the first packet proved itself.
     #[must_use]
     pub const fn connected(&self) -> Option<Instant> {
         self.connected
@@ -166,7 +242,8 @@ impl Phone {
 
     /// Twenty milliseconds of the person: speaks, or is silent, once the call is open.
     pub fn tick(&mut self, now: Instant) {
-        if !self.open || self.connected.is_none() {
+        let waits = self.business_first && self.ear.first_packet.is_none();
+        if !self.open || self.connected.is_none() || waits {
             return;
         }
         self.clock.tick();
@@ -178,35 +255,47 @@ impl Phone {
         };
         let stamp = self.clock.stamp(speech);
         let packet = RtpOut {
-            payload_type: self.leg.payload_types().opus,
+            payload_type: self.media.opus(),
             sequence: stamp.sequence,
             timestamp: stamp.timestamp,
             marker: stamp.marker,
             payload: &self.packet[..length],
         };
-        if self.leg.send_rtp(now, &packet).is_err() {
+        let sent = match &mut self.media {
+            Media::WebRtc(leg) => leg.send_rtp(now, &packet),
+            Media::Sdes(leg) => leg.send_rtp(now, &packet),
+        };
+        if sent.is_err() {
             self.ear.odd += 1;
         }
     }
 
     /// Hangs up: RTCP BYE and the end of DTLS.
     pub fn hang_up(&mut self, now: Instant) {
-        self.leg.close(now);
+        match &mut self.media {
+            Media::WebRtc(leg) => leg.close(now),
+            Media::Sdes(leg) => leg.close(),
+        }
     }
 
     fn settle(&mut self, now: Instant) {
-        while let Some(event) = self.leg.poll_event() {
-            match event {
-                LegEvent::Connected => self.connected = Some(now),
-                LegEvent::Failed(_) | LegEvent::Closed => self.lost = true,
-                LegEvent::IceConnected
-                | LegEvent::Disconnected
-                | LegEvent::Recovered
-                | LegEvent::Report(_)
-                | LegEvent::Bye => {}
+        if let Media::WebRtc(leg) = &mut self.media {
+            while let Some(event) = leg.poll_event() {
+                match event {
+                    LegEvent::Connected => self.connected = Some(now),
+                    LegEvent::Failed(_) | LegEvent::Closed => self.lost = true,
+                    LegEvent::IceConnected
+                    | LegEvent::Disconnected
+                    | LegEvent::Recovered
+                    | LegEvent::Report(_)
+                    | LegEvent::Bye => {}
+                }
             }
         }
-        while let Some(packet) = self.leg.poll_rtp() {
+        while let Some(packet) = self.media.poll_rtp() {
+            if matches!(self.media, Media::Sdes(_)) {
+                self.connected.get_or_insert(now);
+            }
             self.hear(now, packet.payload_type, packet.timestamp, packet.ssrc, &packet.payload);
         }
     }
@@ -220,7 +309,7 @@ impl Phone {
             self.ear.early += 1;
             return;
         }
-        if payload_type != self.leg.payload_types().opus {
+        if payload_type != self.media.opus() {
             self.ear.odd += 1;
             return;
         }

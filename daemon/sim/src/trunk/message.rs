@@ -149,6 +149,39 @@ pub fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
+/// The addresses of a header that may list several (RFC 3261 §7.3.1); a comma within angle brackets is none between.
+pub fn listed(value: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    let between = move |sign: char| {
+        inside = (inside || sign == '<') && sign != '>';
+        sign == ',' && !inside
+    };
+    value.split(between).map(str::trim).filter(|address| !address.is_empty())
+}
+
+/// What is wrong with a response to an INVITE, whoever sent it (RFC 3261 §8.2.6.2, §12.1.1). `branch` and `tag` are those
+/// of the request.
+#[must_use]
+pub fn flaws(response: &Message, branch: &str, tag: &str) -> Vec<&'static str> {
+    let status = response.status().unwrap_or_default();
+    let mut found = Vec::new();
+    let mut check = |holds: bool, what: &'static str| {
+        if !holds {
+            found.push(what);
+        }
+    };
+    let of = |name, key| response.header(name).and_then(|value| parameter(value, key));
+    check(of("Via", "branch") == Some(branch), "a response does not repeat our Via");
+    check(of("From", "tag") == Some(tag), "a response does not repeat our From tag");
+    check(status <= 100 || of("To", "tag").is_some(), "a response beyond 100 has no To tag");
+    if (200..300).contains(&status) {
+        check(response.header("Contact").is_some(), "a 200 without Contact");
+        let sdp = response.header("Content-Type").is_some_and(|kind| kind.eq_ignore_ascii_case("application/sdp"));
+        check(sdp, "a 200 without SDP");
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +205,6 @@ mod tests {
         assert_eq!((uri_of(address), parameter(address, "tag")), ("sip:1@h;transport=tcp", Some("x1")));
         assert_eq!(parameter("SIP/2.0/UDP h:1;branch=z9hG4bKq", "branch"), Some("z9hG4bKq"));
         assert_eq!(Message::parse("hello"), None);
+        assert_eq!(listed("<sip:a?b=1,2;lr>, <sip:c>,").collect::<Vec<_>>(), ["<sip:a?b=1,2;lr>", "<sip:c>"]);
     }
 }

@@ -18,7 +18,7 @@ use sauti_sim::whatsapp::calls::{CallRecord, Cause, GraphEffect};
 use sauti_sim::whatsapp::delivery::{CLIENT_TIMEOUT, Delivery, PostOffice};
 use sauti_sim::whatsapp::graph::{FaultRule, Graph, HttpReply, HttpRequest, Seen, SentText};
 use sauti_sim::whatsapp::person::Person;
-use sauti_sim::whatsapp::webhooks::{ErrorForm, Generation, Webhooks};
+use sauti_sim::whatsapp::webhooks::{Change, ErrorForm, Generation, Webhooks};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::http::MAX_BODY;
@@ -95,6 +95,10 @@ pub enum ToMeta {
     Inject(FaultRule),
     /// The daemon moved: webhooks go there from now on.
     Target(String),
+    /// A webhook is to be delivered, of whatever does not come about here.
+    Tell(Box<Change>),
+    /// A person calls by SIP: texts to her are allowed from now on.
+    CallsBySip(Box<Person>),
     /// The texts that the daemon sent.
     Texts(oneshot::Sender<Vec<SentText>>),
 }
@@ -164,6 +168,16 @@ impl MetaLink {
     /// Lets something go wrong at Graph from now on.
     pub async fn inject(&self, rule: FaultRule) {
         self.0.send(ToMeta::Inject(rule)).await.ok();
+    }
+
+    /// A person calls by SIP, which Graph has no part in but for the texts that may follow.
+    pub async fn calls_by_sip(&self, person: &Person) {
+        self.0.send(ToMeta::CallsBySip(Box::new(person.clone()))).await.ok();
+    }
+
+    /// Delivers a webhook, signed, late and repeated as all of them.
+    pub async fn tell(&self, change: Change) {
+        self.0.send(ToMeta::Tell(Box::new(change))).await.ok();
     }
 
     /// Sends all further webhooks, repeated ones included, to another address.
@@ -282,6 +296,8 @@ impl Meta {
             }
             ToMeta::Inject(rule) => self.graph.inject(rule),
             ToMeta::Target(target) => self.target = target,
+            ToMeta::CallsBySip(person) => self.graph.sign_of_life(now(), &person),
+            ToMeta::Tell(change) => self.post.post(Instant::now(), *change),
         }
     }
 

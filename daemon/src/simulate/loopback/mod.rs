@@ -8,6 +8,8 @@ pub mod phones;
 pub mod realtime;
 pub mod tally;
 pub mod trunk;
+pub mod whatsapp_sip;
+mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

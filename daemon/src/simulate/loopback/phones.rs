@@ -181,13 +181,10 @@ async fn dial(
     let line =
         meta.ring(plan.identity, Pii::new(offer), manner.generation).await.ok_or("Meta did not let the call ring")?;
     tally.ringing();
-    let ways = manner.network.as_ref().map(|network| Ways::new(network, Instant::now()));
-    let mut talk = Talk { phone, socket, ways, length: plan.length, reported: None, manner };
+    let handset = Handset::new(phone, socket, &manner);
+    let mut talk = Talk { handset, length: plan.length, reported: None, gives_up: manner.gives_up };
     talk.run(line, meta, tally, lived).await;
-    lived.connected = talk.phone.connected();
-    lived.ways = talk.ways.as_ref().map(|ways| (ways.up.counts(), ways.down.counts()));
-    lived.person = std::mem::replace(&mut talk.phone.person, Person::new(Vec::new()));
-    lived.ear = std::mem::take(&mut talk.phone.ear);
+    talk.handset.tell(lived);
     Ok(())
 }
 
@@ -197,11 +194,87 @@ fn created_ms(age: Duration) -> u64 {
     now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
-struct Talk {
-    phone: Phone,
-    manner: Manner,
-    ways: Option<Ways>,
+/// A phone with its socket, and what lies between it and the box.
+pub(super) struct Handset {
+    pub(super) phone: Phone,
     socket: UdpSocket,
+    ways: Option<Ways>,
+    deaf: bool,
+    /// A datagram has arrived since this was last taken.
+    heard: bool,
+}
+
+impl Handset {
+    pub(super) fn new(phone: Phone, socket: UdpSocket, manner: &Manner) -> Self {
+        let ways = manner.network.as_ref().map(|network| Ways::new(network, Instant::now()));
+        Self { phone, socket, ways, deaf: manner.deaf, heard: false }
+    }
+
+    /// When [`Handset::handle_timeout`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let arrives = self.ways.as_ref().and_then(Ways::deadline);
+        self.phone.deadline().into_iter().chain(arrives).min()
+    }
+
+    pub(super) fn handle_timeout(&mut self) {
+        self.phone.handle_timeout(Instant::now());
+    }
+
+    /// The next datagram of the box. Safe to be dropped in mid-wait.
+    pub(super) async fn datagram(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        if self.deaf {
+            return std::future::pending().await;
+        }
+        self.socket.recv_from(buffer).await.ok()
+    }
+
+    /// Takes a datagram; with a network it is under way first.
+    pub(super) fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
+        match &mut self.ways {
+            Some(ways) => ways.down.send(Instant::now(), (from, datagram.to_vec())),
+            None => self.hand_over(Instant::now(), from, datagram),
+        }
+    }
+
+    fn hand_over(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        self.phone.receive(now, from, datagram);
+        self.heard = true;
+    }
+
+    /// Hands over what has come to the end of its way, in both directions, and sends what the phone has.
+    pub(super) async fn settle(&mut self) {
+        let now = Instant::now();
+        while let Some((from, datagram)) = self.ways.as_mut().and_then(|ways| ways.down.receive(now)) {
+            self.hand_over(now, from, &datagram);
+        }
+        while let Some((to, datagram)) = self.ways.as_mut().and_then(|ways| ways.up.receive(now)) {
+            self.socket.send_to(&datagram, to).await.ok();
+        }
+        while let Some((to, datagram)) = self.phone.poll_transmit() {
+            if self.deaf {
+                continue;
+            }
+            if let Some(ways) = &mut self.ways {
+                ways.up.send(Instant::now(), (to, datagram.as_ref().to_vec()));
+                continue;
+            }
+            // Loopback: what does not go is lost like on a link.
+            self.socket.send_to(datagram.as_ref(), to).await.ok();
+        }
+    }
+
+    /// Says what it went through.
+    pub(super) fn tell(&mut self, lived: &mut Lived) {
+        lived.connected = self.phone.connected();
+        lived.ways = self.ways.as_ref().map(|ways| (ways.up.counts(), ways.down.counts()));
+        lived.person = std::mem::replace(&mut self.phone.person, Person::new(Vec::new()));
+        lived.ear = std::mem::take(&mut self.phone.ear);
+    }
+}
+
+struct Talk {
+    handset: Handset,
+    gives_up: Option<Duration>,
     length: Duration,
     reported: Option<Instant>,
 }
@@ -214,29 +287,24 @@ impl Talk {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut buffer = [0; DATAGRAM];
         let mut hung_up = false;
-        let gives_up = self.manner.gives_up.map(|after| Instant::now() + after);
+        let gives_up = self.gives_up.map(|after| Instant::now() + after);
         loop {
-            let arrives = self.ways.as_ref().and_then(Ways::deadline);
-            let due = self.phone.deadline().into_iter().chain(arrives).min();
+            let due = self.handset.deadline();
             tokio::select! {
                 at = &mut posted, if lived.posted.is_none() => lived.posted = at.ok(),
-                received = self.socket.recv_from(&mut buffer), if !self.manner.deaf => if let Ok((length, from)) = received {
-                    let datagram = &buffer[..length];
-                    match &mut self.ways {
-                        Some(ways) => ways.down.send(Instant::now(), (from, datagram.to_vec())),
-                        None => self.receive(from, datagram, meta, &wacid).await,
-                    }
+                received = self.handset.datagram(&mut buffer) => if let Some((length, from)) = received {
+                    self.handset.receive(from, &buffer[..length]);
                 },
                 told = news.recv() => match told {
                     Some(ToPhone::Answer(sdp)) => {
                         lived.answered.get_or_insert_with(Instant::now);
-                        if let Err(error) = self.phone.answered(Instant::now(), sdp.expose()) {
+                        if let Err(error) = self.handset.phone.answered(Instant::now(), sdp.expose()) {
                             lived.trouble = Some(error.to_string());
                         }
                     }
                     Some(ToPhone::Accepted) => {
                         lived.accepted = Some(Instant::now());
-                        self.phone.accepted(Instant::now(), self.length);
+                        self.handset.phone.accepted(Instant::now(), self.length);
                         tally.talking();
                     }
                     Some(ToPhone::Over(cause)) => {
@@ -246,55 +314,29 @@ impl Talk {
                     None => break,
                 },
                 _ = ticks.tick() => {
-                    self.phone.tick(Instant::now());
-                    let over = self.phone.person.is_over() || gives_up.is_some_and(|at| Instant::now() >= at);
+                    self.handset.phone.tick(Instant::now());
+                    let over = self.handset.phone.person.is_over() || gives_up.is_some_and(|at| Instant::now() >= at);
                     if over && !hung_up {
                         hung_up = true;
                         tally.hanging_up();
                         meta.hung_up(&wacid).await;
                     }
                 },
-                () = sleep_until(due) => self.phone.handle_timeout(Instant::now()),
+                () = sleep_until(due) => self.handset.handle_timeout(),
             }
-            self.arrive(meta, &wacid).await;
-            self.transmit().await;
+            self.handset.settle().await;
+            self.report(meta, &wacid).await;
         }
-        self.phone.hang_up(Instant::now());
-        self.transmit().await;
+        self.handset.phone.hang_up(Instant::now());
+        self.handset.settle().await;
     }
 
-    /// Hands over what has come to the end of its way, in both directions.
-    async fn arrive(&mut self, meta: &MetaLink, wacid: &Pii) {
-        let now = Instant::now();
-        while let Some((from, datagram)) = self.ways.as_mut().and_then(|ways| ways.down.receive(now)) {
-            self.receive(from, &datagram, meta, wacid).await;
-        }
-        while let Some((to, datagram)) = self.ways.as_mut().and_then(|ways| ways.up.receive(now)) {
-            self.socket.send_to(&datagram, to).await.ok();
-        }
-    }
-
-    async fn receive(&mut self, from: SocketAddr, datagram: &[u8], meta: &MetaLink, wacid: &Pii) {
-        let now = Instant::now();
-        self.phone.receive(now, from, datagram);
-        let due = self.reported.is_none_or(|at| now.saturating_duration_since(at) >= MEDIA_EVERY);
-        if due && self.phone.ear.first_packet.is_some() {
-            self.reported = Some(now);
+    /// Tells Meta now and then that media of the box comes.
+    async fn report(&mut self, meta: &MetaLink, wacid: &Pii) {
+        let due = self.reported.is_none_or(|at| at.elapsed() >= MEDIA_EVERY);
+        if std::mem::take(&mut self.handset.heard) && due && self.handset.phone.ear.first_packet.is_some() {
+            self.reported = Some(Instant::now());
             meta.media(wacid).await;
-        }
-    }
-
-    async fn transmit(&mut self) {
-        while let Some((to, datagram)) = self.phone.poll_transmit() {
-            if self.manner.deaf {
-                continue;
-            }
-            if let Some(ways) = &mut self.ways {
-                ways.up.send(Instant::now(), (to, datagram.as_ref().to_vec()));
-                continue;
-            }
-            // Loopback: what does not go is lost like on a link.
-            self.socket.send_to(datagram.as_ref(), to).await.ok();
         }
     }
 }

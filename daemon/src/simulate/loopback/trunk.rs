@@ -12,15 +12,12 @@ use sauti_sim::trunk::caller::{CallEvent, Dial, Refers, Transport, TrunkCall};
 use sauti_sim::trunk::message::Message;
 use sauti_sim::trunk::phone::TrunkPhone;
 use sauti_sim::whatsapp::calls::Cause;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::phones::{Lived, Plan, sleep_until};
 use super::tally::Tally;
-
-/// Largest message or packet.
-const DATAGRAM: usize = 8192;
+use super::wire::{DATAGRAM, Wire};
 
 /// The trunk that people call over.
 #[derive(Debug, Clone, Copy)]
@@ -33,58 +30,6 @@ pub struct Carrier {
     pub law: Law,
     /// What it does with a REFER.
     pub refers: Refers,
-}
-
-/// Signalling of one call, on a socket of its own.
-#[derive(Debug)]
-enum Wire {
-    Udp(UdpSocket),
-    Tcp(TcpStream, Vec<u8>),
-}
-
-impl Wire {
-    async fn open(carrier: &Carrier) -> std::io::Result<(Self, SocketAddr)> {
-        match carrier.transport {
-            Transport::Udp => {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-                socket.connect(carrier.target).await?;
-                let local = socket.local_addr()?;
-                Ok((Self::Udp(socket), local))
-            }
-            Transport::Tcp | Transport::Tls => {
-                let stream = TcpStream::connect(carrier.target).await?;
-                let local = stream.local_addr()?;
-                Ok((Self::Tcp(stream, Vec::new()), local))
-            }
-        }
-    }
-
-    async fn send(&mut self, wire: &[u8]) {
-        // What does not go is repeated or given up, as on any line.
-        match self {
-            Self::Udp(socket) => drop(socket.send(wire).await),
-            Self::Tcp(stream, _) => drop(stream.write_all(wire).await),
-        }
-    }
-
-    /// The next messages; an error when the connection is gone. Safe to be dropped in mid-wait.
-    async fn receive(&mut self, buffer: &mut [u8]) -> std::io::Result<Vec<Message>> {
-        match self {
-            Self::Udp(socket) => {
-                let length = socket.recv(buffer).await?;
-                let text = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
-                Ok(text.and_then(Message::parse).into_iter().collect())
-            }
-            Self::Tcp(stream, held) => {
-                let length = stream.read(buffer).await?;
-                if length == 0 {
-                    return Err(std::io::ErrorKind::ConnectionReset.into());
-                }
-                held.extend_from_slice(buffer.get(..length).unwrap_or_default());
-                Ok(std::iter::from_fn(|| Message::take(held)).collect())
-            }
-        }
-    }
 }
 
 /// Lives through one call over the trunk.
@@ -100,7 +45,11 @@ pub async fn call(plan: Plan, carrier: Carrier, tally: Arc<Tally>) -> Lived {
 
 async fn dial(plan: Plan, carrier: &Carrier, tally: &Tally, lived: &mut Lived) -> std::io::Result<()> {
     let media = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let (wire, local) = Wire::open(carrier).await?;
+    let wire = match carrier.transport {
+        Transport::Udp => Wire::udp(carrier.target).await?,
+        Transport::Tcp | Transport::Tls => Wire::tcp(carrier.target).await?,
+    };
+    let local = wire.local()?;
     let seed = u64::try_from(plan.number).unwrap_or(0) + (u64::from(local.port()) << 16);
     let phone = TrunkPhone::new(carrier.law, u32::try_from(plan.number).unwrap_or(0) + 1, Person::new(plan.script));
     let dial = Dial {
@@ -144,6 +93,9 @@ impl Talk {
         while !self.call.is_over() {
             while let Some(wire) = self.call.poll_transmit() {
                 self.wire.send(&wire).await;
+            }
+            if self.call.is_over() {
+                break;
             }
             let due = self.call.deadline();
             tokio::select! {
