@@ -282,10 +282,11 @@ impl CallTask {
                 // Graph carries the answer with the pre-accept, SIP with the 200.
                 let by_graph = self.setup.door() == Door::Whatsapp;
                 let delivered = if by_graph { Action::PreAccept } else { Action::Accept };
-                if action == delivered && result.is_ok() {
-                    if let Some(leg) = &self.leg {
-                        leg.answer_delivered();
-                    }
+                if action == delivered
+                    && result.is_ok()
+                    && let Some(leg) = &self.leg
+                {
+                    leg.answer_delivered();
                 }
                 if action == Action::PreAccept && result.is_ok() && is_whatsapp(self.setup.door()) {
                     self.stage(Stage::PreAccepted, EventName::WaCallPreAccepted);

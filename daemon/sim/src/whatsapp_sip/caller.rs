@@ -257,9 +257,7 @@ impl WhatsAppCall {
         let branch = message.header("Via").and_then(|via| parameter(via, "branch")).unwrap_or_default();
         match method {
             "INVITE" if number == self.number && self.fork.as_deref() == Some(branch) => {
-                if status >= 200 {
-                    self.forked.push(status);
-                }
+                self.forked.extend((status >= 200).then_some(status));
             }
             "INVITE" if number == self.number => {
                 for flaw in flaws(message, &self.branch, &self.dialog.own_tag) {
