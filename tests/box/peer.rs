@@ -226,7 +226,7 @@ impl Peer {
     /// One thing that happens, at most 20 ms of time.
     async fn live(&mut self, deadline: tokio::time::Instant) -> Option<CallEvent> {
         while let Some(wire) = self.call.poll_transmit() {
-            if !self.gone && !(self.no_ack && wire.starts_with(b"ACK ")) {
+            if !(self.gone || self.no_ack && wire.starts_with(b"ACK ")) {
                 self.say(&wire).await;
             }
         }
