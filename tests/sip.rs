@@ -25,3 +25,5 @@ mod strangers;
 mod tls;
 #[path = "sip/torture.rs"]
 mod torture;
+#[path = "sip/whatsapp.rs"]
+mod whatsapp;

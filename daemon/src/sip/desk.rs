@@ -279,6 +279,9 @@ impl MessageInspector for Counter {
         if let SipMessage::Request(request) = &mut message {
             wire::mend_credentials(request);
             wire::small_transport(&mut request.uri);
+            if *request.method() == Method::Ack {
+                wire::small_routes(request);
+            }
         }
         let Some(far) = destination.and_then(|far| read::address(&far.addr.host)) else { return message };
         if let SipMessage::Request(request) = &mut message

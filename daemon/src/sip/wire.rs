@@ -74,6 +74,18 @@ pub(super) fn small_transport(uri: &mut Uri) {
     }
 }
 
+/// The same for the route of an ACK, which alone the library writes anew; other requests have it as it came.
+pub(super) fn small_routes(ack: &mut Request) {
+    for header in ack.headers.iter_mut() {
+        if let Header::Route(route) = header {
+            for capitals in ["TLS", "TCP", "UDP"] {
+                let small = format!(";transport={}", capitals.to_ascii_lowercase());
+                route.0 = route.0.replace(&format!(";transport={capitals}"), &small);
+            }
+        }
+    }
+}
+
 /// Names of digest algorithms: as RFC 7616 §6.1 registers them, and as the library reads and writes them.
 const ALGORITHMS: [(&str, &str); 3] = [("SHA-256-sess", "SHA256-sess"), ("SHA-256", "SHA256"), ("MD5", "MD5")];
 

@@ -169,6 +169,9 @@ impl Callee {
     pub fn receive(&mut self, now: Instant, message: &Message) {
         if let Some(status) = message.status() {
             if status >= 200 && self.state == State::Leaving {
+                if status != 200 {
+                    self.faults.add(format!("a BYE was answered with {status}"));
+                }
                 self.finish(CalleeEvent::Over);
             }
             return;

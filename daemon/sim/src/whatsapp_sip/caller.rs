@@ -238,6 +238,12 @@ impl WhatsAppCall {
         }
     }
 
+    /// The call's id.
+    #[must_use]
+    pub const fn wacid(&self) -> &Pii {
+        &self.dial.wacid
+    }
+
     /// Whether a message belongs to this call.
     #[must_use]
     pub fn owns(&self, message: &Message) -> bool {
@@ -268,7 +274,12 @@ impl WhatsAppCall {
                 }
                 self.of_invite(now, status, message);
             }
-            "BYE" if status >= 200 && self.state == State::Leaving => self.finish(CallEvent::Over),
+            "BYE" if status >= 200 && self.state == State::Leaving => {
+                if status != 200 {
+                    self.faults.add(format!("a BYE was answered with {status}"));
+                }
+                self.finish(CallEvent::Over);
+            }
             "CANCEL" if status >= 300 => self.faults.add("a CANCEL in time was not answered with 200"),
             _ => {}
         }
