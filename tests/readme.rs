@@ -119,13 +119,23 @@ fn every_file_that_the_papers_name_is_there() {
 fn the_smallest_configurations_of_the_readme_serve() {
     let mut examples = blocks("README.md", "toml");
     let added: Vec<_> = examples.extract_if(.., |example| example.starts_with("[transfer]")).collect();
-    assert_eq!((examples.len(), added.len()), (2, 1), "WhatsApp, and a trunk; what a trunk may have beside");
+    assert_eq!(
+        (examples.len(), added.len()),
+        (3, 1),
+        "WhatsApp, a trunk, WhatsApp by SIP; what a trunk may have beside"
+    );
     examples.extend(added.iter().map(|more| format!("{}\n{more}", examples[1])).collect::<Vec<_>>());
     for example in &examples {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
         fs::write(&file, example).unwrap();
-        let names = ["WHATSAPP_ACCESS_TOKEN", "WHATSAPP_APP_SECRET", "WHATSAPP_VERIFY_TOKEN", "OPENAI_API_KEY"];
+        let names = [
+            "WHATSAPP_ACCESS_TOKEN",
+            "WHATSAPP_APP_SECRET",
+            "WHATSAPP_VERIFY_TOKEN",
+            "WHATSAPP_SIP_PASSWORD",
+            "OPENAI_API_KEY",
+        ];
         let secrets = names.map(|name| (format!("SAUTI_{name}"), "canary-openai-key"));
         let checked = Command::new(env!("CARGO_BIN_EXE_sauti"))
             .args(["check", "--config"])

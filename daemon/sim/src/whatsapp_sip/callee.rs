@@ -178,8 +178,8 @@ impl Callee {
         }
         let within = message.header("To").is_some_and(|to| parameter(to, "tag").is_some());
         match (message.method(), &self.dialog) {
-            // Those of refusals end a transaction, of which nothing is kept here.
-            (Some("ACK"), None) => {}
+            // Those of refusals go from hop to hop and end a transaction, of which nothing is kept here.
+            (Some("ACK"), _) if self.answer.is_none() => {}
             (Some("CANCEL"), Some(_)) => self.cancel(message),
             (_, Some(dialog)) if within => {
                 let heard = dialog.hear(message, &mut self.faults);

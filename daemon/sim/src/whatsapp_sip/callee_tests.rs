@@ -185,7 +185,13 @@ fn a_bye_that_leaves_the_route_is_not_seen_either() {
 fn she_declines_and_the_box_cancels() {
     let (mut callee, ..) = asked(&invite(URI, "edge.example.org"), |_| {});
     callee.decline();
-    assert_eq!(sent(&mut callee)[0].status(), Some(486));
+    let busy = sent(&mut callee).remove(0);
+    assert_eq!(busy.status(), Some(486));
+    let mut ack = invite(URI, "edge.example.org");
+    ack.start = format!("ACK {URI} SIP/2.0");
+    ack.headers.retain(|(name, _)| name != "To");
+    callee.receive(waiting().0, &ack.with("To", busy.header("To").unwrap()));
+    assert!(callee.faults.all().is_empty(), "the ACK of a refusal goes to where the INVITE went: {:?}", callee.faults);
 
     let (now, (mut callee, ..)) = (waiting().0, asked(&invite(URI, "edge.example.org"), |_| {}));
     let mut cancel = invite(URI, "edge.example.org");
