@@ -746,7 +746,10 @@ impl CallTask {
             at: Timestamp::now(),
         });
         let person = self.transfer.take().and_then(Transfer::into_dialog);
-        let let_go = person.map(|dialog| tokio::spawn(async move { dialog.bye().await.ok() }));
+        let let_go = person.map(|dialog| {
+            let (house, call) = (Arc::clone(&self.house), self.setup.call_id);
+            tokio::spawn(async move { transfer::let_go(&house, call, &dialog).await })
+        });
         if let Some(action) = self.farewell {
             let setup = Arc::clone(&self.setup);
             let asked = setup.far_side.act(&setup, action, None, Some((ending.outcome, ending.fault)));

@@ -157,6 +157,14 @@ async fn caller_and_person_hear_each_other_through_the_box_until_one_hangs_up() 
     let sessions = world.sessions().await;
     assert_eq!(sessions.len(), 1, "the model was let go and not asked for again");
     is_whole(&world).await;
+    let call = world.rows().remove(0).call_id;
+    let wanted = ["-> INVITE", "<- 200", "-> ACK", "<- BYE", "-> 200"];
+    until_async("the person's line is in the ledger too", async || {
+        let messages = world.messages_of(&call, 1).await;
+        let mut rest = messages.iter();
+        wanted.iter().all(|wanted| rest.any(|message| message == wanted))
+    })
+    .await;
     assert!(world.stop().await.success());
 }
 

@@ -515,9 +515,14 @@ impl World {
     /// The SIP messages of a call in the ledger, `<- INVITE` and `-> 180`, without those that are repeated or only say
     /// that something is being tried.
     pub(crate) async fn messages(&self, call_id: &str) -> Vec<String> {
+        self.messages_of(call_id, 0).await
+    }
+
+    /// The same of one leg: 0 is the caller's, 1 that of whom she was handed to.
+    pub(crate) async fn messages_of(&self, call_id: &str, leg: u8) -> Vec<String> {
         let call: Value =
             serde_json::from_str(&printed(&self.calls(&["show", call_id, "--json"]).await)).expect("JSON");
-        let lines = call["sip"].as_array().expect("an array").iter();
+        let lines = call["sip"].as_array().expect("an array").iter().filter(|line| line["leg"] == leg);
         let mut messages: Vec<String> = lines
             .map(|line| {
                 let way = if line["way"] == "in" { "<-" } else { "->" };

@@ -64,8 +64,13 @@ impl CallTask {
     /// The caller pressed a key. A telephone that sends each one both ways is heard by the way that came first.
     pub(super) fn key(&mut self, by: KeyPath, key: char) {
         self.house.metrics.packets("dtmf_digit", 1);
-        // While she speaks with a person they are for the person's far end.
-        if *self.keys_by.get_or_insert(by) == by && self.accepted.is_some() && !self.press_on(key) {
+        if *self.keys_by.get_or_insert(by) != by {
+            return;
+        }
+        if self.is_apart() {
+            // They are for the person's far end, once there is one; the model does not hear what is pressed meanwhile.
+            self.press_on(key);
+        } else if self.accepted.is_some() {
             self.note_consumed();
             self.session_input(session::Input::Key(Pii::new(key)));
         }

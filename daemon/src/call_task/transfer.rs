@@ -13,6 +13,7 @@ use sauti_core::call::clip::ClipName;
 use sauti_core::call::machine::Input as CallInput;
 use sauti_core::call::outcome::{Door, Fault};
 use sauti_core::call::transfer::{self, Asked, Effect, Input, Miss, Way};
+use sauti_core::ids::CallId;
 use sauti_core::media::frame::{AudioFormat, Frame};
 
 use super::{CLOSE_WITHIN, CallTask, Done};
@@ -26,6 +27,9 @@ use crate::sip::{Dialog, DialogError, DialogEvent, DialogEvents, Place, Reply};
 const RELAY_MOST: usize = 6;
 /// Silence that each leg is given when two are joined, so that a task which is late by a frame is not heard.
 const RELAY_CUSHION: usize = 2;
+
+/// The person's leg in the ledger; the caller's is 0.
+const PERSON: u8 = 1;
 
 /// The caller is being handed on, or has been.
 pub(super) struct Transfer {
@@ -118,6 +122,14 @@ async fn call_person(house: Arc<House>, to: HandOn, format: AudioFormat) -> Resu
     Ok(Person { dialog, events: Some(events), leg, media: (0, Instant::now()), held: false })
 }
 
+/// Hangs up on the person, and leaves in the ledger what went by on her line.
+pub(super) async fn let_go(house: &House, call: CallId, dialog: &Dialog) {
+    // Whether the BYE was confirmed or not, the dialog is over.
+    dialog.bye().await.ok();
+    house.store.dialog(call, PERSON, None);
+    house.write_messages(call, PERSON, dialog.messages());
+}
+
 /// Frames of one leg to the other.
 fn pass(from: &mut TaskEnd, to: &mut TaskEnd, epoch: u32) {
     while let Some(frame) = from.up.dequeue() {
@@ -192,7 +204,8 @@ impl CallTask {
             Effect::LetPersonGo => {
                 let person = self.transfer.as_mut().and_then(|transfer| transfer.person.take());
                 if let Some(person) = person {
-                    tokio::spawn(async move { person.dialog.bye().await.ok() });
+                    let (house, call) = (Arc::clone(&self.house), self.setup.call_id);
+                    tokio::spawn(async move { let_go(&house, call, &person.dialog).await });
                 }
             }
             Effect::Back(miss) => self.have_back(miss),
@@ -273,7 +286,11 @@ impl CallTask {
                 // Without an answer to our offer there is nothing to hear.
                 let agreed = sdp.map(|sdp| person.leg.accept_answer(sdp.expose()));
                 match agreed {
-                    Some(Ok(_)) => self.transfer_input(Input::Answered),
+                    Some(Ok(_)) => {
+                        let journal = person.dialog.journal();
+                        self.house.store.dialog(self.setup.call_id, PERSON, Some(journal));
+                        self.transfer_input(Input::Answered);
+                    }
                     Some(Err(error)) => self.lose_person(error.label()),
                     None => self.lose_person("no_answer_sdp"),
                 }

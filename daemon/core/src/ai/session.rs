@@ -281,7 +281,7 @@ impl Session {
             (Phase::Failed, Input::Reopen(update)) => self.reopen(*update),
             (_, Input::Reopen(_)) => {}
             (Phase::Failed, Input::Timer) => self.timer(now, playout, out),
-            (_, Input::Key(key)) => self.key(now, &key, playout, out),
+            (_, Input::Key(key)) if !self.tools.away => self.key(now, &key, playout, out),
             (Phase::Failed, _) => return,
             (Phase::Connecting, Input::Opened) => self.opened(now, out),
             (Phase::Connecting, Input::Adopted) => self.adopted(now, out),
@@ -302,6 +302,7 @@ impl Session {
             // Nobody hears it now, and what it was about may be over then.
             (_, Input::Say(line, _) | Input::SayFirmly(line, _)) if self.tools.away && !line.is_last() => {}
             (_, Input::Overlap(_)) if self.tools.away => {}
+            (_, Input::Key(_)) => {}
             (_, Input::Say(line, text)) => self.say(now, line, text, playout, out),
             (_, Input::Overlap(overlap)) => self.overlap(now, overlap, playout, out),
             (_, Input::SayFirmly(line, text)) => self.say_firmly(now, line, text, playout, out),
