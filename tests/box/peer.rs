@@ -121,21 +121,27 @@ impl Peer {
     /// Somebody calls over UDP; `offer` may change what the phone offers.
     pub(crate) async fn dial(world: &World, who: u32, called: &str, offer: impl Fn(String) -> String) -> Self {
         let target = world.daemon.bound("sip.udp");
-        let line = Line::udp(target).await;
-        Self::on(line, (target, Transport::Udp), who, called, offer).await
+        let (line, number) = (Line::udp(target).await, Person::numbered(who).number);
+        Self::on(line, (target, Transport::Udp), (who, number.expose()), called, offer).await
+    }
+
+    /// The same with a From that says `caller`.
+    pub(crate) async fn dial_as(world: &World, who: u32, caller: &str) -> Self {
+        let target = world.daemon.bound("sip.udp");
+        Self::on(Line::udp(target).await, (target, Transport::Udp), (who, caller), "100", |sdp| sdp).await
     }
 
     /// The same over TLS.
     pub(crate) async fn dial_secure(world: &World, who: u32, certificate: &Path) -> Self {
         let target = world.daemon.bound("sip.tls");
-        let line = Line::tls(target, certificate).await;
-        Self::on(line, (target, Transport::Tls), who, "100", |sdp| sdp).await
+        let (line, number) = (Line::tls(target, certificate).await, Person::numbered(who).number);
+        Self::on(line, (target, Transport::Tls), (who, number.expose()), "100", |sdp| sdp).await
     }
 
     async fn on(
         (line, local): (Line, SocketAddr),
         (target, transport): (SocketAddr, Transport),
-        who: u32,
+        (who, caller): (u32, &str),
         called: &str,
         offer: impl Fn(String) -> String,
     ) -> Self {
@@ -145,7 +151,7 @@ impl Peer {
             transport,
             local,
             target,
-            caller: Person::numbered(who).number.expose().to_owned(),
+            caller: caller.to_owned(),
             called: called.to_owned(),
             sdp: offer(phone.offer(media.local_addr().expect("an address"))),
             refers: Refers::No,

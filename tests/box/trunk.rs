@@ -109,3 +109,20 @@ async fn a_full_box_says_when_to_try_again_and_what_it_cannot_answer_it_refuses_
         assert_eq!(peer.call.faults, Vec::<String>::new());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_with_and_without_its_plus_is_the_same_caller_and_a_withheld_one_is_nobody() {
+    let world = World::start(options("trunk-numbers")).await;
+    let number = Person::numbered(1).number;
+    let callers = [number.expose().to_owned(), format!("+{}", number.expose()), "anonymous".to_owned()];
+    for (line, caller) in (1..).zip(callers) {
+        let mut peer = Peer::dial_as(&world, line, &caller).await;
+        peer.answered().await;
+        peer.rest(Duration::from_millis(200)).await;
+        peer.hang_up().await;
+    }
+    until("all are written down", || world.daemon.entries("CALL_ENDED").len() == 3).await;
+    let hashes: Vec<_> = world.rows().into_iter().map(|row| row.caller_hash).collect();
+    let hash = world.hash_of(&CallerAddress { number: Some(number), bsuid: None });
+    assert_eq!(hashes, [Some(hash.clone()), Some(hash), None]);
+}

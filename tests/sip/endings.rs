@@ -69,6 +69,25 @@ async fn a_dialog_that_is_dropped_is_not_left_hanging() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bye_that_the_far_end_does_not_know_any_more_ends_the_call_at_once() {
+    let mut bench = Bench::start(LOOPBACK).await;
+    let mut peer = Peer::new(&bench).await;
+    let (invite, _) = peer.talk(&mut bench, "").await;
+    let dialog = invite.dialog.clone();
+    let begun = std::time::Instant::now();
+    let ending = tokio::spawn(async move { dialog.bye().await });
+    let bye = peer.until("BYE").await;
+    peer.send(&reply(&bye, 481, "")).await;
+    // Whether it counts as said or as refused is all the same: it is over.
+    ending.await.unwrap().ok();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(bench.sip.tables().dialogs, 0);
+    assert!(peer.is_left_alone().await, "and is not said again");
+    drop(invite);
+    bench.idle(Duration::from_secs(45)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_of_each_bad_ending_leave_nothing_behind() {
     let text = LOOPBACK.replace("calls_per_second = 200", "calls_per_second = 1000\ncalls = 2000");
     let Bench { sip, calls, metrics } = Bench::start(&format!("[limits]\nmax_calls = 400\n{text}")).await;

@@ -209,6 +209,16 @@ fn a_caller_who_leaves_before_hearing_anything_left_early() {
 }
 
 #[test]
+fn a_terminate_that_overtakes_the_answer_to_our_accept_lets_no_audio_out() {
+    let mut world = World::ringing();
+    world.input(Input::LegUp).input(Input::ModelReady);
+    assert_eq!(world.actions().last(), Some(&Action::Accept));
+    world.input(Input::Terminated { failed: false }).input(Input::Door(Action::Accept, DoorVerdict::Done));
+    assert!(!world.seen.contains(&Effect::OpenAudio), "{:?}", world.seen);
+    assert_eq!(world.outcome(), Some((Outcome::CallerLeftEarly, Fault::Caller)));
+}
+
+#[test]
 fn media_that_stops_ends_the_call_after_the_configured_silence() {
     let mut world = World::talking();
     world.until(secs(15)).input(Input::MediaSeen).until(secs(34));

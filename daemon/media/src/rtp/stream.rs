@@ -254,10 +254,17 @@ impl Stream {
         }
     }
 
+    /// Notes a source that proved itself. The engine keeps something of each for good, so that beyond some every further
+    /// one costs a trial, as a failure does: who has the key cannot fill the memory either.
     fn learn(&mut self, ssrc: u32) {
-        if !self.known.contains(&ssrc) && self.known.len() < MAX_KNOWN {
-            self.known.push(ssrc);
+        if self.known.contains(&ssrc) {
+            return;
         }
+        if self.known.len() >= MAX_KNOWN {
+            self.known.remove(0);
+            self.trials = self.trials.saturating_add(1);
+        }
+        self.known.push(ssrc);
     }
 }
 

@@ -354,6 +354,34 @@ fn a_re_invite_that_keeps_a_key_goes_on_with_it_and_a_new_key_begins_anew() {
 }
 
 #[test]
+fn a_far_end_with_a_source_for_each_packet_cannot_fill_the_memory_and_goes_on_being_heard() {
+    let terms = RtpTerms { keys: keys(Suite::Tag80, 1, 2), ..terms() };
+    let mut line = Line::new(&terms);
+    let far = MasterKey::new([2; KEY_BYTES]);
+    let crypto = rtc::crypto::default_provider().unwrap();
+    let profile = ProtectionProfile::Aes128CmHmacSha1_80;
+    let seal = |ssrc, sequence| {
+        // A context for each: the far end's memory is its own affair.
+        let mut context = outward(far.key(), far.salt(), profile, crypto.crypto()).unwrap();
+        context.encrypt_rtp(&packet(8, ssrc, sequence)).unwrap()
+    };
+    let mut heard = 0;
+    for ssrc in 1..=5_000 {
+        line.now += Duration::from_millis(1);
+        line.leg.receive(line.now, addr(FAR), &seal(ssrc, 1));
+        heard += u64::from(line.leg.poll_rtp().is_some_and(|got| got.ssrc == ssrc));
+    }
+    // What is remembered of sources is bounded: some, and as many as there are trials.
+    assert_eq!(line.leg.stream.trials, crate::rtp::MAX_TRIALS);
+    assert!((u64::from(crate::rtp::MAX_TRIALS)..1_100).contains(&heard), "{heard}");
+    assert_eq!(line.leg.counters().srtp_failures, 5_000 - heard);
+    // The last ones that were heard are still.
+    let last = u32::try_from(heard).unwrap();
+    line.leg.receive(line.now, addr(FAR), &seal(last, 2));
+    assert!(line.leg.poll_rtp().is_some_and(|got| (got.ssrc, got.sequence) == (last, 2)));
+}
+
+#[test]
 fn two_legs_that_negotiate_hear_each_other() {
     for sdes in [false, true] {
         let now = origin();

@@ -186,6 +186,8 @@ impl Dtls {
                 }
                 EndpointEvent::PeerClosed => {
                     self.over = true;
+                    // In mid-handshake a flight waits for its answer, which does not come any more.
+                    self.due = None;
                     return Ok(Some(DtlsEvent::PeerClosed));
                 }
                 // Data channels are not offered; what is sent in one is dropped.

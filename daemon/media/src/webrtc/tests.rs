@@ -1,5 +1,7 @@
 //! Two legs and a network in virtual time: how they connect. What they do then is in `media`.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
@@ -361,4 +363,40 @@ fn a_caller_who_wants_to_send_the_hello_may() {
     assert!(answer.contains("a=setup:passive\r\n"));
     world.caller.leg.accept_answer(world.now, &answer).unwrap();
     world.connect(Duration::from_secs(5));
+}
+
+#[test]
+fn no_hello_goes_out_before_the_path_is_found() {
+    let mut world = World::new(&OfferShape::default());
+    let hellos = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&hellos);
+    world.weather(move |at, to_us, packet| {
+        if !to_us && is_dtls(packet) {
+            seen.borrow_mut().push(at);
+        }
+        // Nobody answers our checks at first.
+        to_us && at < Duration::from_millis(700)
+    });
+    world.connect(Duration::from_secs(5));
+    let path = world.us.when(LegEvent::IceConnected).unwrap();
+    assert!(path >= Duration::from_millis(700) && hellos.borrow().iter().all(|at| *at >= path), "{path:?} {hellos:?}");
+}
+
+#[test]
+fn a_leg_that_is_closed_in_any_phase_has_nothing_to_wait_for() {
+    let mut phases = 0;
+    for after in 0..16 {
+        let mut world = World::new(&OfferShape::default());
+        world.run(Duration::from_millis(after));
+        phases |= 1
+            << (usize::from(world.us.when(LegEvent::IceConnected).is_some())
+                + usize::from(world.us.leg.is_connected()));
+        world.us.leg.close(world.now);
+        assert_eq!(world.us.leg.deadline(), None, "closed after {after} ms");
+        world.drain();
+        let sent = world.us.sent;
+        world.run(Duration::from_secs(60));
+        assert_eq!(world.us.sent, sent, "closed after {after} ms");
+    }
+    assert_eq!(phases, 0b111, "while checks, while the handshake, and while the call ran");
 }

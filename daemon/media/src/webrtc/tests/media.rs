@@ -318,6 +318,28 @@ fn silence_of_the_caller_is_reported_then_forgiven_then_final() {
 }
 
 #[test]
+fn consent_is_renewed_every_few_seconds_through_a_minute_in_which_nobody_speaks() {
+    let mut world = World::new(&OfferShape::default());
+    world.connect(Duration::from_secs(5));
+    let begun = world.age();
+    let checks = Rc::new(RefCell::new(vec![begun]));
+    let seen = Rc::clone(&checks);
+    world.weather(move |at, to_us, packet| {
+        if !to_us && packet.starts_with(&[0, 1]) {
+            seen.borrow_mut().push(at);
+        }
+        false
+    });
+    let before = (world.us.events.len(), world.caller.events.len());
+    world.run(Duration::from_secs(60));
+    checks.borrow_mut().push(world.age());
+    let longest = checks.borrow().windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(longest <= Duration::from_secs(5), "RFC 7675 §5.1: {longest:?}");
+    assert_eq!((world.us.events.len(), world.caller.events.len()), before, "nobody missed the other");
+    assert!(world.us.leg.is_connected() && world.caller.leg.is_connected());
+}
+
+#[test]
 fn an_ice_lite_caller_notices_when_we_fall_silent() {
     let mut world = World::new(&OfferShape::default());
     world.connect(Duration::from_secs(5));
