@@ -27,12 +27,16 @@ use super::{Invite, Shared, wire};
 /// Transactions at one time, beyond which new calls are refused: about 8 KiB each with their timers.
 const TRANSACTIONS: usize = 8_192;
 
+/// A far end that picks up and hangs up at once says BYE before the library has the dialog of our call under its whole
+/// name: then it is looked for once more after this.
+const NOT_YET: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// Takes transactions until the endpoint ends. Nothing here waits: what does is a task of its own.
 pub(super) async fn run(shared: Arc<Shared>, mut incoming: rsipstack::transaction::TransactionReceiver) {
     while let Some(transaction) = incoming.recv().await {
         shared.desk.metrics.sip_request(method_label(transaction.original.method()));
         if read::has_to_tag(&transaction.original) {
-            within_dialog(&shared, transaction);
+            within_dialog(&shared, transaction, true);
         } else if *transaction.original.method() == Method::Invite {
             invite(&shared, transaction);
         } else {
@@ -65,9 +69,21 @@ fn answer(mut transaction: Transaction, code: StatusCode, headers: Vec<Header>) 
 }
 
 /// A request within a dialog. Its source was compared with the dialog's before it got here.
-fn within_dialog(shared: &Arc<Shared>, mut transaction: Transaction) {
+fn within_dialog(shared: &Arc<Shared>, mut transaction: Transaction, may_wait: bool) {
     // one that has ended, and is not yet taken out of the layer, is no dialog any more for the far end
     let kept = shared.layer.match_dialog(&transaction);
+    let of_a_call = || {
+        let call_id = transaction.original.call_id_header().ok();
+        call_id.is_some_and(|call_id| shared.desk.live(call_id.value()).is_some())
+    };
+    if may_wait && kept.is_none() && *transaction.original.method() == Method::Bye && of_a_call() {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            tokio::time::sleep(NOT_YET).await;
+            within_dialog(&shared, transaction, false);
+        });
+        return;
+    }
     let Some(Kept::Invite(mut dialog)) = kept.filter(|kept| !kept.state().is_terminated()) else {
         // an ACK is never answered (RFC 3261 §17.1.1.3)
         if *transaction.original.method() != Method::Ack {
