@@ -124,6 +124,10 @@ struct CallTask {
     /// The caller is handed to a person.
     transfer: Option<Transfer>,
     accepted: Option<Instant>,
+    /// When the first session was asked for.
+    model_asked: Option<Instant>,
+    /// How long that took to be ready.
+    model_wait: Option<Duration>,
     farewell: Option<Action>,
     text: Option<NewText>,
     ending: Option<Ending>,
@@ -205,6 +209,8 @@ impl CallTask {
             clip: false,
             transfer: None,
             accepted: None,
+            model_asked: None,
+            model_wait: None,
             farewell: None,
             text: None,
             ending: None,
@@ -471,6 +477,7 @@ impl CallTask {
                 }));
             }
             Effect::OpenModel => {
+                self.model_asked.get_or_insert_with(Instant::now);
                 if self.ledger.opening() > 1 {
                     let update = self.house.session_update(self.setup.language, self.playout.format());
                     self.session_input(session::Input::Reopen(Box::new(update)));
@@ -547,6 +554,7 @@ impl CallTask {
                 }
             }
             session::Effect::Ready => {
+                self.model_wait = self.model_wait.or_else(|| self.model_asked.map(|asked| asked.elapsed()));
                 metrics.model_session("ready", self.course.provider());
                 self.ledger.opened(self.course.model());
                 self.input(Input::ModelReady);

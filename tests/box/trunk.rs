@@ -76,6 +76,11 @@ async fn calls_of_a_trunk_are_answered_logged_and_written_down_like_any_other() 
     }
     // Nobody writes a WhatsApp message to who called from the telephone network.
     assert_eq!(world.metric("sauti_table_owed_texts").await, 0.0);
+    // What the box itself takes from INVITE to 200; generously, as this machine is shared.
+    let metrics = world.metrics().await;
+    let answers = |name: &str| metrics.get(&format!("sauti_sip_answer_seconds_{name}")).copied().unwrap_or(0.0);
+    assert_eq!((answers("count"), answers(r#"bucket{le="0.5"}"#)), (2.0, 2.0));
+    assert!(answers("sum") > 0.0 && answers("sum") < 0.5, "{} s for two answers", answers("sum"));
     assert!(world.stop().await.success());
 }
 

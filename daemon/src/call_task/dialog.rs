@@ -26,6 +26,9 @@ impl CallTask {
             self.events = None;
             return;
         };
+        if matches!(event, DialogEvent::Confirmed { .. }) {
+            self.note_answer();
+        }
         match event {
             DialogEvent::Cancelled | DialogEvent::Bye => self.input(Input::Terminated { failed: false }),
             DialogEvent::Confirmed { sdp: Some(sdp) } => {
@@ -58,6 +61,14 @@ impl CallTask {
             DialogEvent::Referred { code, is_final } => self.transfer_input(ToTransfer::News { code, is_final }),
             // Of calls that we make.
             DialogEvent::Confirmed { sdp: None } | DialogEvent::Ringing { .. } | DialogEvent::Refused { .. } => {}
+        }
+    }
+
+    /// What the box itself took for its 200. One that went out without a session says nothing of that.
+    fn note_answer(&self) {
+        let answered = self.setup.far_side.messages().and_then(|messages| messages.answered());
+        if let (Some(answered), Some(waited)) = (answered, self.model_wait) {
+            self.house.metrics.sip_answer(answered.saturating_sub(waited));
         }
     }
 

@@ -100,6 +100,7 @@ pub struct Metrics {
     ledger_lost: Gauge,
     sip_requests: Family<Kind, Counter>,
     sip_refused: Family<Kind, Counter>,
+    sip_answer: Histogram,
     sip_farewells: Family<Kind, Counter>,
     sip_registered: Family<Trunk, Gauge>,
     sip_trunk_up: Family<Trunk, Gauge>,
@@ -131,6 +132,8 @@ fn latency_family(buckets: &'static [f64]) -> Latency {
     })
 }
 
+/// What the box itself takes for an answer: a few milliseconds.
+const WORK_SECONDS: [f64; 11] = [0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.05, 0.1, 0.5];
 const SECONDS: [f64; 12] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0];
 const DEPTH_FRAMES: [f64; 6] = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0];
 const DEPTH_MS: [f64; 8] = [0.0, 20.0, 40.0, 60.0, 80.0, 120.0, 200.0, 400.0];
@@ -289,6 +292,13 @@ impl Metrics {
         let sip_farewells = Family::<Kind, Counter>::default();
         Farewell::ALL.iter().for_each(|kind| drop(sip_farewells.get_or_create(&Kind { kind: kind.label() })));
         registry.register("sip_farewells", "BYEs for dialogs that a crash left, by result", sip_farewells.clone());
+        let sip_answer = Histogram::new(WORK_SECONDS);
+        registry.register_with_unit(
+            "sip_answer",
+            "Time from an INVITE to its 200, less the wait for the model",
+            Unit::Seconds,
+            sip_answer.clone(),
+        );
         let sip_registered = Family::<Trunk, Gauge>::default();
         registry.register("sip_registered", "1 while a trunk's registration holds", sip_registered.clone());
         let sip_trunk_up = Family::<Trunk, Gauge>::default();
@@ -338,6 +348,7 @@ impl Metrics {
             sip_requests,
             sip_refused,
             sip_farewells,
+            sip_answer,
             sip_registered,
             sip_trunk_up,
             table_names,
@@ -517,6 +528,11 @@ impl Metrics {
     /// A dialog that a crash left was told that it is over, or could not be.
     pub fn sip_farewell(&self, farewell: Farewell) {
         self.sip_farewells.get_or_create(&Kind { kind: farewell.label() }).inc();
+    }
+
+    /// An INVITE was answered with 200 after so long, less the wait for the model.
+    pub fn sip_answer(&self, work: Duration) {
+        self.sip_answer.observe(work.as_secs_f64());
     }
 
     /// Whether a trunk's registration holds.

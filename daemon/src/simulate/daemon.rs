@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
@@ -20,6 +20,8 @@ use crate::store::read::{CallRow, Reader};
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Longest wait for the daemon's end after it was told to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// Longest wait for its metrics.
+const METRICS_WITHIN: Duration = Duration::from_secs(1);
 /// Where tests want the daemon's log; without it the log ends with the folder.
 const LOG_FOLDER: &str = "SAUTI_TEST_LOGS";
 /// Files in its folder.
@@ -31,6 +33,7 @@ const KEY: &str = "key.pem";
 pub(super) struct Daemon {
     child: Child,
     public: SocketAddr,
+    admin: SocketAddr,
     sip: Option<SocketAddr>,
     certificate: Option<String>,
     folder: Folder,
@@ -81,12 +84,27 @@ impl Daemon {
         let stderr = child.stderr.take().ok_or("the daemon has no stderr")?;
         let (ready_tx, ready) = tokio::sync::oneshot::channel();
         let log = tokio::spawn(follow(stderr, ready_tx, log_file()));
-        let Ok(Ok((public, sip))) = tokio::time::timeout(READY_WITHIN, ready).await else {
+        let Ok(Ok((public, admin, sip))) = tokio::time::timeout(READY_WITHIN, ready).await else {
             child.start_kill().ok();
             let said = log.await.unwrap_or_default().join("\n");
             return Err(format!("the daemon did not start; it said:\n{said}"));
         };
-        Ok(Self { child, public, sip, certificate, folder, log })
+        Ok(Self { child, public, admin, sip, certificate, folder, log })
+    }
+
+    /// Its metrics as they stand, by name with labels; none where it does not answer at once.
+    pub(super) async fn metrics(&self) -> Vec<(String, f64)> {
+        let asking = async {
+            let mut stream = tokio::net::TcpStream::connect(self.admin).await?;
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.map(|_| text)
+        };
+        let text = tokio::time::timeout(METRICS_WITHIN, asking).await;
+        let text = text.ok().and_then(Result::ok).unwrap_or_default();
+        let line =
+            |line: &str| line.rsplit_once(' ').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+        text.lines().filter(|text| text.starts_with("sauti_")).filter_map(line).collect()
     }
 
     /// Its process.
@@ -210,25 +228,27 @@ fn log_file() -> Option<std::fs::File> {
 /// Reads the daemon's log: keeps it, and says where it listens once it serves.
 async fn follow(
     stderr: tokio::process::ChildStderr,
-    ready: tokio::sync::oneshot::Sender<(SocketAddr, Option<SocketAddr>)>,
+    ready: tokio::sync::oneshot::Sender<(SocketAddr, SocketAddr, Option<SocketAddr>)>,
     mut file: Option<std::fs::File>,
 ) -> Vec<String> {
     let mut lines = BufReader::new(stderr).lines();
-    let (mut kept, mut public, mut sip, mut ready) = (Vec::new(), None, None, Some(ready));
+    let (mut kept, mut ready) = (Vec::new(), Some(ready));
+    let (mut public, mut admin, mut sip) = (None, None, None);
     while let Ok(Some(line)) = lines.next_line().await {
         let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
         if entry["EVENT"] == "LISTENER_BOUND" {
             let address = entry["ADDRESS"].as_str().and_then(|address| address.parse().ok());
             match entry["STAGE"].as_str() {
                 Some("public") => public = address,
+                Some("admin") => admin = address,
                 Some("sip.udp" | "sip.tls") => sip = address,
                 _ => {}
             }
         }
         if entry["EVENT"] == "SERVICE_READY"
-            && let (Some(ready), Some(public)) = (ready.take(), public)
+            && let (Some(ready), Some(public), Some(admin)) = (ready.take(), public, admin)
         {
-            ready.send((public, sip)).ok();
+            ready.send((public, admin, sip)).ok();
         }
         if let Some(file) = &mut file {
             writeln!(file, "{line}").ok();

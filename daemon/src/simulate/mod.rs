@@ -26,7 +26,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::cli::{Exit, SimulateArgs};
 use daemon::Daemon;
-use report::{Consumption, Machine, Report};
+use report::{Consumption, Machine, Pace, Report};
 use spec::{Door, Go, Said, Spec};
 
 /// Longest silence of the far ends: they say something twice a second while calls run, and judge for a while.
@@ -105,11 +105,16 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
         judge: args.judge.clone(),
         ..Report::default()
     };
-    let mut up = None;
+    let (mut up, mut late) = (None, Vec::new());
     let mut progress = Progress::new(!args.json);
     loop {
         match far.next().await? {
-            Said::Progress { ringing, talking, over } => progress.show(ringing, talking, over),
+            Said::Progress { ringing, talking, over } => {
+                progress.show(ringing, talking, over);
+                if up.is_some() {
+                    late.extend(report::tick_late_ms(&daemon.metrics().await));
+                }
+            }
             Said::AllUp => up = Some((Instant::now(), process::usage(daemon.pid()))),
             Said::WindowOver => {
                 if let Some((since, at_start)) = up.take() {
@@ -118,6 +123,7 @@ async fn run(args: &SimulateArgs) -> Result<Report, String> {
             }
             Said::Report { calls, frames } => {
                 report.calls = calls;
+                report.pace = Pace::new(&late, &daemon.metrics().await);
                 if let Some(path) = &args.frames {
                     let text: String = frames.iter().flat_map(|frame| [frame.as_str(), "\n"]).collect();
                     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;

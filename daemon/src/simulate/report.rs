@@ -141,6 +141,47 @@ pub(crate) struct Consumption {
     pub(crate) mib_per_call: f64,
 }
 
+/// How well the daemon kept time, by its own metrics.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Pace {
+    /// p99 of how late ticks were, with all calls up: median of its seconds, ms, as upper edges of classes.
+    pub(crate) tick_p99_ms: Option<f64>,
+    /// The same of the worst second.
+    pub(crate) tick_p99_worst_ms: Option<f64>,
+    /// Calls by SIP that were answered with 200.
+    pub(crate) answers: u64,
+    /// p95 of INVITE → 200, less the wait for the model, ms, as the upper edge of a bucket.
+    pub(crate) answer_p95_ms: Option<f64>,
+}
+
+/// The lateness of ticks that a look at the metrics shows, ms.
+pub(crate) fn tick_late_ms(metrics: &[(String, f64)]) -> Option<f64> {
+    metrics.iter().find(|(name, _)| name == "sauti_tick_late_seconds").map(|(_, seconds)| seconds * 1e3)
+}
+
+impl Pace {
+    /// From looks at the lateness while all calls were up, and the metrics at the end.
+    pub(crate) fn new(late_ms: &[f64], metrics: &[(String, f64)]) -> Self {
+        let of = |name: &'static str| {
+            metrics.iter().filter_map(move |(found, count)| Some((found.strip_prefix(name)?, *count)))
+        };
+        let answers = of("sauti_sip_answer_seconds_count").map(|(_, count)| count).next().unwrap_or_default();
+        let edge = |labels: &str| labels.strip_prefix("{le=\"")?.strip_suffix("\"}")?.parse::<f64>().ok();
+        let p95 = of("sauti_sip_answer_seconds_bucket").find(|(_, count)| answers > 0.0 && *count >= answers * 0.95);
+        Self {
+            tick_p99_ms: median(late_ms.iter().copied()),
+            tick_p99_worst_ms: late_ms.iter().copied().max_by(f64::total_cmp),
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of calls")]
+            answers: answers as u64,
+            // Beyond the last edge there is no figure.
+            answer_p95_ms: p95
+                .and_then(|(labels, _)| edge(labels))
+                .filter(|edge| edge.is_finite())
+                .map(|edge| edge * 1e3),
+        }
+    }
+}
+
 /// The machine, for whoever reads the figures later.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
@@ -169,6 +210,8 @@ pub(crate) struct Report {
     pub(crate) summary: Summary,
     /// The daemon.
     pub(crate) consumption: Consumption,
+    /// How it kept time.
+    pub(crate) pace: Pace,
     /// The machine.
     pub(crate) machine: Machine,
     /// Each call.
@@ -386,6 +429,15 @@ impl Report {
             "daemon      CPU {:.2} % of a core a call · memory {:.2} MiB a call over {:.0} MiB · {} calls for {:.0} s",
             used.cpu_percent_per_call, used.mib_per_call, used.rss_before_mib, used.calls, used.seconds
         ));
+        let pace = &self.pace;
+        let exact = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value} ms"));
+        line(format!(
+            "pace        tick p99 {} late (worst second {}) · INVITE to 200 less the model, p95 {} of {}",
+            exact(pace.tick_p99_ms),
+            exact(pace.tick_p99_worst_ms),
+            exact(pace.answer_p95_ms),
+            pace.answers
+        ));
         line(format!("cost        {} for all calls, by the built-in prices", dollars(summary.cost_micro_usd)));
         let machine = &self.machine;
         line(format!(
@@ -451,6 +503,26 @@ mod tests {
         report.calls[0].heard_down = Some(50.0);
         report.finish();
         assert!(!report.is_good());
+    }
+
+    #[test]
+    fn the_pace_is_read_out_of_the_daemons_metrics() {
+        let metrics: Vec<(String, f64)> = [
+            ("sauti_tick_late_seconds", 0.002),
+            ("sauti_sip_answer_seconds_count", 40.0),
+            ("sauti_sip_answer_seconds_bucket{le=\"0.003\"}", 30.0),
+            ("sauti_sip_answer_seconds_bucket{le=\"0.0075\"}", 38.0),
+            ("sauti_sip_answer_seconds_bucket{le=\"0.01\"}", 39.0),
+            ("sauti_sip_answer_seconds_bucket{le=\"+Inf\"}", 40.0),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        assert_eq!(tick_late_ms(&metrics), Some(2.0));
+        let pace = Pace::new(&[2.0, 1.0, 5.0], &metrics);
+        assert_eq!((pace.tick_p99_ms, pace.tick_p99_worst_ms), (Some(2.0), Some(5.0)));
+        assert_eq!((pace.answers, pace.answer_p95_ms), (40, Some(7.5)));
+        let slow = [("sauti_sip_answer_seconds_count".to_owned(), 1.0)];
+        assert_eq!(Pace::new(&[], &slow).answer_p95_ms, None);
     }
 
     #[test]

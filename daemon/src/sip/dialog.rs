@@ -539,6 +539,12 @@ impl Messages {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).lines().to_vec()
     }
 
+    /// When our 200 to the INVITE went out, since it came.
+    #[must_use]
+    pub fn answered(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).answered()
+    }
+
     /// How many there were, those included that were not kept.
     #[must_use]
     pub fn seen(&self) -> u32 {

@@ -87,6 +87,15 @@ impl Trace {
         &self.lines
     }
 
+    /// When our 200 to an INVITE went out first, since the first message.
+    #[must_use]
+    pub fn answered(&self) -> Option<Duration> {
+        let is_it = |line: &&TraceLine| {
+            line.way == Way::Out && line.first.starts_with("200 ") && line.cseq.ends_with(" INVITE")
+        };
+        self.lines.iter().find(is_it).map(|line| line.at)
+    }
+
     /// How many messages there were, those included that were not kept.
     #[must_use]
     pub const fn seen(&self) -> u32 {
@@ -181,6 +190,27 @@ mod tests {
             assert_eq!(first_line(line), shown.replace("Caller@x", "…"));
         }
         assert!(!first_line("\u{0}\u{1f600} \u{202e} x").contains('\u{202e}'));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "virtual time needs an origin")]
+    fn the_first_200_to_an_invite_is_the_answer() {
+        let began = Instant::now();
+        let mut trace = Trace::new(began);
+        let lines = [
+            (0, Way::In, "INVITE sip:x@y SIP/2.0", "1 INVITE"),
+            (1, Way::Out, "SIP/2.0 180 Ringing", "1 INVITE"),
+            (2, Way::Out, "SIP/2.0 200 OK", "2 PRACK"),
+            (3, Way::In, "SIP/2.0 200 OK", "7 INVITE"),
+        ];
+        for (ms, way, first, cseq) in lines {
+            trace.add(began + Duration::from_millis(ms), way, first, cseq, None);
+        }
+        assert_eq!(trace.answered(), None);
+        for ms in [9, 500] {
+            trace.add(began + Duration::from_millis(ms), Way::Out, "SIP/2.0 200 OK", "1 INVITE", None);
+        }
+        assert_eq!(trace.answered(), Some(Duration::from_millis(9)), "not the one that was sent again");
     }
 
     #[test]
