@@ -247,6 +247,10 @@ impl Peer {
         let mut packet = [0; 2048];
         tokio::select! {
             messages = receive(&mut self.line) => for message in messages {
+                // The port may have been another peer's, to whom the box still says BYE.
+                if !self.call.owns(&message) {
+                    continue;
+                }
                 if self.crosses && message.status() == Some(200) {
                     self.crosses = false;
                     self.call.hang_up(Instant::now());
