@@ -18,6 +18,8 @@ mod concealment;
 mod desk;
 #[path = "interop/ears.rs"]
 mod ears;
+#[path = "interop/handover.rs"]
+mod handover;
 #[path = "interop/handset.rs"]
 mod handset;
 #[path = "interop/namespace.rs"]

@@ -121,13 +121,13 @@ fn asks() -> Vec<Step> {
 
 /// Then she speaks with the person, and stays until hung up on.
 fn asks_and_speaks() -> Vec<Step> {
-    [asks(), vec![Step::Pause(Duration::from_secs(3)), Step::Say(lines().0), Step::Pause(Duration::from_secs(60))]]
+    [asks(), vec![Step::Pause(Duration::from_secs(5)), Step::Say(lines().0), Step::Pause(Duration::from_secs(60))]]
         .concat()
 }
 
 /// The person says a word, hears the caller out, and hangs up.
 fn attends() -> Vec<Step> {
-    let patience = Step::Pause(Duration::from_secs(8));
+    let patience = Step::Pause(Duration::from_secs(12));
     vec![Step::Pause(Duration::from_millis(500)), Step::Say(lines().1), patience, Step::HangUp]
 }
 
@@ -188,7 +188,7 @@ async fn a_trunk_that_refuses_or_ignores_a_refer_makes_the_box_call() {
     join_all(cases.map(async |(name, refers)| {
         let scene = Scene::start(name, "refer", "", HER_OWN, attends()).await;
         // A REFER that nobody answers is given up after 10 s.
-        let patience = Duration::from_secs(if refers == Refers::Ignores { 13 } else { 3 });
+        let patience = Duration::from_secs(if refers == Refers::Ignores { 16 } else { 6 });
         let speaks = vec![Step::Pause(patience), Step::Say(lines().0), Step::Pause(Duration::from_secs(60))];
         let lived = scene.call(refers, [asks(), speaks].concat()).await;
         let (world, desk) = scene.desk().await;

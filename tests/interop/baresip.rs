@@ -28,15 +28,17 @@ struct Manner {
     sdes: bool,
 }
 
-/// A telephone: whose it is, what it plays, whom it calls.
+/// A telephone: whose it is, where it listens, what it plays, whom it calls.
 pub(crate) struct Telephone<'t> {
     /// A line of baresip's `accounts`.
     pub(crate) account: String,
+    /// UDP and TCP of 127.0.0.1; 0 is any.
+    pub(crate) port: u16,
     pub(crate) speech: &'t Path,
     /// Certificates that it believes.
     pub(crate) authority: Option<&'t Path>,
-    /// A SIP URI.
-    pub(crate) calls: String,
+    /// A SIP URI; `None` for one that waits to be called.
+    pub(crate) calls: Option<String>,
 }
 
 pub(crate) fn baresip() -> Option<PathBuf> {
@@ -92,10 +94,11 @@ impl Telephone<'_> {
         let modules = ["g711", "g722", "opus", "aufile", "aubridge", "sndfile", "srtp", "account", "contact", "menu"];
         let lines = [
             "module_path /usr/lib/baresip/modules".to_owned(),
-            "sip_listen 127.0.0.1:0".to_owned(),
+            format!("sip_listen 127.0.0.1:{}", self.port),
             self.authority.map_or_else(String::new, |authority| format!("sip_cafile {}", authority.display())),
             "call_local_timeout 30".to_owned(),
-            "call_max_calls 1".to_owned(),
+            // Its own, and one that it is asked for by REFER.
+            "call_max_calls 2".to_owned(),
             format!("audio_source aufile,{}", self.speech.display()),
             "audio_player aubridge,ear".to_owned(),
             "audio_alert aubridge,bell".to_owned(),
@@ -118,17 +121,29 @@ impl Telephone<'_> {
 
     /// Calls, for so many seconds; the recording of what it heard is in `folder`.
     pub(crate) async fn call(&self, baresip: &Path, folder: &Path, seconds: f64) -> PathBuf {
+        let mut recordings = self.live(baresip, folder, seconds).await;
+        assert_eq!(recordings.len(), 1, "one recording: {recordings:?}");
+        recordings.remove(0)
+    }
+
+    /// Is there for so many seconds, and calls if it is to; what it heard in each of its calls, the first one first.
+    pub(crate) async fn live(&self, baresip: &Path, folder: &Path, seconds: f64) -> Vec<PathBuf> {
         self.set_up(folder);
         let mut phone = outside::command(baresip);
-        phone.arg("-f").arg(folder).args(["-e", &format!("/dial {}", self.calls)]);
+        phone.arg("-f").arg(folder);
+        if let Some(calls) = &self.calls {
+            phone.args(["-e", &format!("/dial {calls}")]);
+        }
         phone.args(["-t", &format!("{seconds:.0}")]);
         let said = outside::run(&mut phone, CALL_WITHIN).await;
         assert!(!said.stdout.contains("failed"), "{}", said.stdout);
         let files = std::fs::read_dir(folder).expect("its folder");
         let mut dumps: Vec<_> = files.filter_map(|file| Some(file.ok()?.path())).collect();
         dumps.retain(|path| path.to_string_lossy().ends_with("-dec.wav"));
-        assert_eq!(dumps.len(), 1, "one recording: {dumps:?}\n{}", said.stdout);
-        dumps.remove(0)
+        // Their names begin with the time.
+        dumps.sort();
+        assert!(!dumps.is_empty(), "no recording:\n{}", said.stdout);
+        dumps
     }
 }
 
@@ -151,7 +166,8 @@ async fn calls(manner: Manner) {
         ),
         speech: &speech,
         authority: Some(&pem.0),
-        calls: format!("sip:{CALLED}@{box_};transport={transport}"),
+        port: 0,
+        calls: Some(format!("sip:{CALLED}@{box_};transport={transport}")),
     };
     let heard = telephone.call(&baresip, home.path(), words.seconds() + 4.0).await;
     let left = stage.close().await;

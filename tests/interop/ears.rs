@@ -87,6 +87,13 @@ pub(crate) async fn whole_call(python: &Path, folder: &Path, words: &Words) -> P
     file
 }
 
+/// Lines as a file for a phone that begins to play when it is answered: `lead` seconds before, `gap` between, `tail` after.
+pub(crate) async fn timed(python: &Path, file: &Path, lines: &[&str], [lead, gap, tail]: [&str; 3]) {
+    let mut command = outside::command(python);
+    command.arg("make_wav.py").arg(file).args(lines).args(["--lead", lead, "--gap", gap, "--tail", tail]);
+    outside::run(&mut command, Duration::from_secs(60)).await;
+}
+
 /// Writes a recording, 16-bit mono.
 pub(crate) fn write_wav(path: &Path, rate: u32, samples: &[i16]) {
     let length = u32::try_from(samples.len() * 2).expect("a short recording");

@@ -64,7 +64,8 @@ async fn a_call_by_the_proxy(transport: &str, algorithm: &str) {
         ),
         speech: &speech,
         authority: None,
-        calls: format!("sip:35690000002@127.0.0.1:{port};transport={transport}"),
+        port: 0,
+        calls: Some(format!("sip:35690000002@127.0.0.1:{port};transport={transport}")),
     };
     let heard = telephone.call(&baresip, home.path(), words.seconds() + 4.0).await;
     let left = stage.close().await;

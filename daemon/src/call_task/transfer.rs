@@ -23,10 +23,11 @@ use crate::lanes::{CallerLink, DOWN_TARGET, LaneEvent, LegReport, LinkNews, RtpL
 use crate::obs::logging::{EventName, Field, LogValue};
 use crate::sip::{Dialog, DialogError, DialogEvent, DialogEvents, Place, Reply};
 
-/// Frames that wait for the other leg at most: 120 ms. What is beyond them would stay as delay.
-const RELAY_MOST: usize = 6;
-/// Silence that each leg is given when two are joined, so that a task which is late by a frame is not heard.
-const RELAY_CUSHION: usize = 2;
+/// Frames that wait for the other leg at most: 160 ms. What is beyond them would stay as delay.
+const RELAY_MOST: usize = 8;
+/// Silence before the first frame, and before the next one where a leg had run dry: a task that is late by three frames is not
+/// heard.
+const RELAY_CUSHION: usize = 3;
 
 /// The person's leg in the ledger; the caller's is 0.
 const PERSON: u8 = 1;
@@ -133,6 +134,11 @@ pub(super) async fn let_go(house: &House, call: CallId, dialog: &Dialog) {
 /// Frames of one leg to the other.
 fn pass(from: &mut TaskEnd, to: &mut TaskEnd, epoch: u32) {
     while let Some(frame) = from.up.dequeue() {
+        if to.down.len() == 0 {
+            for _ in 0..RELAY_CUSHION {
+                to.down.enqueue(Frame { epoch, firm: true, ..Frame::SILENCE }).ok();
+            }
+        }
         if to.down.len() < RELAY_MOST {
             // There is room, and nobody else puts frames in. Firm: who speaks over whom is theirs to judge.
             to.down.enqueue(Frame { epoch, firm: true, ..frame }).ok();
@@ -396,20 +402,12 @@ impl CallTask {
         }
         self.ledger.closed();
         self.set_apart();
-        let epoch = self.playout.epoch();
-        let cushion = |end: &mut TaskEnd, epoch| {
-            for _ in 0..RELAY_CUSHION {
-                end.down.enqueue(Frame { epoch, firm: true, ..Frame::SILENCE }).ok();
-            }
-        };
         if let Some(leg) = self.leg.as_mut() {
             while leg.frames().up.dequeue().is_some() {}
-            cushion(leg.frames(), epoch);
         }
         let Some(person) = self.person() else { return };
         person.media.1 = Instant::now();
         while person.leg.frames().up.dequeue().is_some() {}
-        cushion(person.leg.frames(), 0);
         if !person.leg.open_audio() {
             self.lose_person("lane");
         }
