@@ -134,7 +134,7 @@ pub(super) async fn let_go(house: &House, call: CallId, dialog: &Dialog) {
 /// Frames of one leg to the other.
 fn pass(from: &mut TaskEnd, to: &mut TaskEnd, epoch: u32) {
     while let Some(frame) = from.up.dequeue() {
-        if to.down.len() == 0 {
+        if to.down.is_empty() {
             for _ in 0..RELAY_CUSHION {
                 to.down.enqueue(Frame { epoch, firm: true, ..Frame::SILENCE }).ok();
             }
