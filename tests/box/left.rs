@@ -53,6 +53,8 @@ async fn each_dialog_that_a_killed_daemon_left_gets_its_bye_once_at_the_next_sta
         callers.push(caller);
     }
     until("three were accepted", || world.rows().iter().filter(|row| row.accepted_at.is_some()).count() == 3).await;
+    // It rings before the ledger has it.
+    until("the one that rings is written down", || world.rows().len() == 4).await;
     assert_eq!(sealed(&world), 3, "the one that rings has no dialog that stands");
     world.daemon.signal(Signal::SIGKILL);
     assert!(!world.daemon.ended().await.success());
