@@ -99,6 +99,8 @@ impl Talk {
             }
             let due = self.call.deadline();
             tokio::select! {
+                // A 200 and the first packet behind it may both be there: the 200 came first.
+                biased;
                 got = self.wire.receive(&mut signalling) => match got {
                     Ok(messages) => messages.iter().for_each(|message| self.call.receive(Instant::now(), message)),
                     Err(error) => {
