@@ -12,7 +12,7 @@ use sauti_sim::audio::g711::Law;
 use sauti_sim::audio::judge::Judge;
 use sauti_sim::audio::speech::Speech;
 use sauti_sim::caller::person::Step;
-use sauti_sim::openai::{Clip, ExpectedKey, Latency, Line, Mode, RequestFacts, Say, Script, ServerSettings};
+use sauti_sim::openai::{Clip, ExpectedKey, Latency, Line, Mode, RequestFacts, Script, ServerSettings};
 use sauti_sim::trunk::caller::{Refers, Transport};
 use sauti_sim::whatsapp::delivery::{Habits, PostOffice};
 use sauti_sim::whatsapp::graph::{Graph, GraphOptions};
@@ -307,14 +307,10 @@ fn language(number: usize) -> &'static str {
 /// The model: the greeting first, then its lines in turn.
 fn model(spec: &Spec, speech: &Speech) -> ServerSettings {
     let clips: Vec<Clip> = speech.agent().iter().map(|line| Clip::new(line.text, Arc::clone(&line.samples))).collect();
-    let line = |clip: &Clip, length: Option<Duration>| match length {
-        Some(length) => Line { items: vec![Say::Lasting(clip.clone(), length)], after_tools: Vec::new() },
-        None => Line::clip(clip.clone()),
-    };
-    let turns = clips.iter().skip(1).map(|clip| line(clip, spec.load.then_some(LOAD_LINE))).collect();
+    let turns = if spec.load { load_lines(&clips) } else { clips.iter().skip(1).cloned().collect() };
     let script = Script {
-        greeting: clips.first().map(|clip| line(clip, None)).unwrap_or_default(),
-        turns,
+        greeting: clips.first().cloned().map(Line::clip).unwrap_or_default(),
+        turns: turns.into_iter().map(Line::clip).collect(),
         caller_lines: speech.caller("en").iter().map(|line| line.text.to_owned()).collect(),
         ..Script::default()
     };
@@ -327,6 +323,13 @@ fn model(spec: &Spec, speech: &Speech) -> ServerSettings {
     settings.owned_sessions = true;
     settings.opened_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     settings
+}
+
+/// What the AI says in its turns of a load run: each line begins with another clip and goes on with the ones behind it. A
+/// clip repeated would sound the same at several places, and nobody could say which of them was heard.
+fn load_lines(clips: &[Clip]) -> Vec<Clip> {
+    let begins = 1..clips.len();
+    begins.map(|first| Clip::joined(clips.iter().cycle().skip(first).take(clips.len())).lasting(LOAD_LINE)).collect()
 }
 
 /// A conversation of some turns, with one interruption.
@@ -420,6 +423,7 @@ mod tests {
 
     use sauti_core::media::frame::FRAME;
     use sauti_core::media::level::Tone;
+    use sauti_sim::audio::judge::{Judge, Utterance};
     use sauti_sim::caller::person::Person;
 
     use super::*;
@@ -449,6 +453,22 @@ mod tests {
             now += FRAME;
         }
         (person.share_heard(), now - began)
+    }
+
+    #[test]
+    fn a_line_of_a_load_run_is_found_where_it_was_said_and_nowhere_else() {
+        let speech = Speech::load().unwrap();
+        let clips: Vec<Clip> =
+            speech.agent().iter().map(|line| Clip::new(line.text, Arc::clone(&line.samples))).collect();
+        for line in load_lines(&clips) {
+            assert_eq!(u128::from(line.millis()), LOAD_LINE.as_millis());
+            // The caller hears 6.5 s of silence, the line, and hangs up.
+            let silence = 156_000;
+            let recording = [&vec![0; silence][..], &line.samples].concat();
+            let heard = Judge::new().heard(&[Utterance::new(Arc::clone(&line.samples))], &recording);
+            assert_eq!(heard.utterances[0].offset, i64::try_from(silence).ok(), "{}", line.transcript);
+            assert_eq!(heard.percent(), Some(100.0));
+        }
     }
 
     #[test]

@@ -46,6 +46,17 @@ impl Clip {
         Self { transcript: transcript.into(), samples: samples.into() }
     }
 
+    /// Puts clips one after the other, words and sound.
+    #[must_use]
+    pub fn joined<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        let (mut words, mut samples) = (Vec::new(), Vec::new());
+        for part in parts {
+            words.push(part.transcript.as_str());
+            samples.extend_from_slice(&part.samples);
+        }
+        Self { transcript: words.join(" "), samples: samples.into() }
+    }
+
     /// Returns the length in whole milliseconds.
     #[must_use]
     pub fn millis(&self) -> u64 {
