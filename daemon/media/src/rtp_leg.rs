@@ -7,6 +7,8 @@
 //! - Without SRTP the address that was signalled is believed at once and always, as no stranger can be there; any other
 //!   only when two packets in a row look like one stream of the codec in force. Then all others are strangers, counted and
 //!   dropped, and media goes there alone.
+//! - What such another address says is heard [`SETTLING`] after the call's answer at the earliest: somebody who sprays the
+//!   port was there before the far end could be, and would be taken for the caller until her first packet.
 //! - Another address takes over only after [`SILENT`] without a packet, and only with the source (SSRC) of before. One that
 //!   a re-INVITE has left is not taken for as long: what comes from it was on its way.
 //! - With SRTP whoever holds the key is the far end: media follows the packets that prove themselves.
@@ -33,6 +35,9 @@ use crate::rtp_sdp::{KEY_BYTES, LocalSide, MasterKey, RtpRefusal, RtpTerms, Sdes
 /// Time without a packet after which a far end may have moved: longer than handovers and re-INVITEs of gateways take,
 /// short against the silence that ends a call.
 pub const SILENT: Duration = Duration::from_secs(2);
+/// Time that the signalled address has for its first packet: the way of our answer and back, over a slow link. Nobody has
+/// said a word by then.
+pub const SETTLING: Duration = Duration::from_millis(300);
 /// Bytes that a leg is made of at random.
 pub const SEED_BYTES: usize = 28 + 2 * KEY_BYTES;
 
@@ -115,6 +120,8 @@ pub struct RtpLeg {
     candidate: Option<Candidate>,
     /// An address that was left by a re-INVITE, and until when it is not taken again.
     left: Option<(SocketAddr, Instant)>,
+    /// When the far end was told where to send to.
+    told: Instant,
     over: bool,
     outbox: VecDeque<RtpTransmit>,
 }
@@ -145,6 +152,7 @@ impl RtpLeg {
             latched: None,
             candidate: None,
             left: None,
+            told: now,
             over: false,
             outbox: VecDeque::new(),
         })
@@ -167,7 +175,10 @@ impl RtpLeg {
             }
         }
         match before {
-            None => self.stream.events.push_back(LegEvent::Connected),
+            None => {
+                self.told = now;
+                self.stream.events.push_back(LegEvent::Connected);
+            }
             Some(before) if before.remote != terms.remote && terms.remote.is_some() => {
                 let left = self.latched.take().map(|latched| latched.from).filter(|from| Some(*from) != terms.remote);
                 self.left = left.map(|from| (from, now + SILENT));
@@ -202,6 +213,11 @@ impl RtpLeg {
             }
         }
         Ok(Protection::Srtp(Box::new(Srtp { out, inn })))
+    }
+
+    /// The far end has our answer from now on.
+    pub const fn answer_delivered(&mut self, now: Instant) {
+        self.told = now;
     }
 
     /// Takes a datagram from the call's socket, whatever it is and whoever sent it.
@@ -253,7 +269,9 @@ impl RtpLeg {
         }
         self.candidate = None;
         self.latched = Some(Latched { from, ssrc: packet.ssrc, heard: now });
-        self.stream.deliver(packet);
+        if secure || self.signalled() == Some(from) || now.saturating_duration_since(self.told) >= SETTLING {
+            self.stream.deliver(packet);
+        }
     }
 
     fn signalled(&self) -> Option<SocketAddr> {

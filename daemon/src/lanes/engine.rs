@@ -72,10 +72,11 @@ impl Engine {
         }
     }
 
-    /// The far end has our answer now. Plain RTP has nothing that waited for it.
+    /// The far end has our answer now: checks are due, or its first packet is.
     pub(super) fn answer_delivered(&mut self, now: Instant) {
-        if let Self::WebRtc(leg) = self {
-            leg.answer_delivered(now);
+        match self {
+            Self::WebRtc(leg) => leg.answer_delivered(now),
+            Self::Rtp(leg) => leg.answer_delivered(now),
         }
     }
 

@@ -52,7 +52,14 @@ impl Line {
         Self::with(terms, false)
     }
 
+    /// A leg whose far end was told a while ago where to send to.
     fn with(terms: &RtpTerms, strict: bool) -> Self {
+        let mut line = Self::fresh(terms, strict);
+        line.now += SETTLING;
+        line
+    }
+
+    fn fresh(terms: &RtpTerms, strict: bool) -> Self {
         let now = origin();
         let mut leg = RtpLeg::new(now, &seed(1), strict).unwrap();
         leg.agree(now, terms).unwrap();
@@ -120,6 +127,35 @@ fn the_signalled_address_is_believed_at_once_and_over_whoever_was_first() {
     assert!(line.hears(FAR, 7, 100));
     assert_eq!(line.sends_to(), addr(FAR));
     assert!(!line.hears(STRANGER, 66, 3));
+}
+
+#[test]
+fn who_sprays_the_port_before_the_call_is_not_heard_in_it() {
+    let mut line = Line::fresh(&terms(), false);
+    // The answer goes out when the model is there.
+    for n in 0..50_u16 {
+        line.hears(STRANGER, 66, n);
+    }
+    line.leg.answer_delivered(line.now);
+    for n in 50..60_u16 {
+        assert!(!line.hears(STRANGER, 66, n), "the far end cannot be there yet");
+    }
+    assert!(line.hears(FAR, 7, 100));
+    assert_eq!(line.sends_to(), addr(FAR));
+    assert!(!line.hears(STRANGER, 66, 60));
+}
+
+#[test]
+fn a_caller_behind_a_nat_has_our_media_at_once_and_is_heard_soon() {
+    let mut line = Line::fresh(&terms(), false);
+    line.leg.answer_delivered(line.now);
+    let told = line.now;
+    let first = (1..100_u16).find(|n| {
+        let heard = line.hears(NATTED, 7, *n);
+        assert_eq!(line.sends_to(), addr(if *n == 1 { FAR } else { NATTED }));
+        heard
+    });
+    assert_eq!((first, line.now - told), (Some(15), SETTLING));
 }
 
 /// The attack known as RTPbleed: packets sprayed at our ports, to be sent the call's audio.
