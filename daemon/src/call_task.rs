@@ -627,7 +627,9 @@ impl CallTask {
             session::Effect::Failed(failure) => {
                 if let Some(parting) = self.course.lost(&failure) {
                     metrics.model_session(failure.loss.label(), parting.provider);
-                    self.model_trouble(&failure, parting.provider, parting.age);
+                    if !failure.is_planned() {
+                        self.model_trouble(&failure, parting.provider, parting.age);
+                    }
                 }
                 self.link = None;
                 self.ledger.closed();

@@ -68,7 +68,7 @@ impl Mishap {
         match (failure.loss, code) {
             (Loss::Refused, "model_not_found" | "beta_api_shape_disabled") => Self::Unfit,
             (Loss::Refused, _) => Self::Refused,
-            (Loss::Broken, "session_expired" | "session_aged") => Self::Aged,
+            (Loss::Broken, _) if code == "session_expired" || failure.is_planned() => Self::Aged,
             (Loss::Broken, "http_429" | "http_503") => Self::Busy,
             (Loss::Broken, _) if code.contains("rate_limit") || code.contains("overloaded") => Self::Busy,
             (Loss::Broken, _) if !failure.retry => Self::Unfit,

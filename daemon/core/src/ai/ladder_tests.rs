@@ -183,6 +183,7 @@ fn failures_are_sorted_by_what_they_say_about_the_next_session() {
     }
     assert_eq!(Mishap::of(&broken("inference_rate_limit_exceeded"), true), Mishap::Busy);
     assert_eq!(Mishap::of(&broken("session_expired"), true), Mishap::Aged);
+    assert_eq!(Mishap::of(&Failure::aged(), true), Mishap::Aged);
     assert_eq!(Mishap::of(&Failure::from_close(Some(3000), ""), true), Mishap::Refused);
     let unfit = Failure { loss: Loss::Broken, code: Code::known("unknown_parameter"), retry: false };
     assert_eq!(Mishap::of(&unfit, true), Mishap::Unfit);

@@ -140,11 +140,26 @@ pub struct Failure {
     pub retry: bool,
 }
 
+/// What [`Failure::aged`] is called.
+const AGED: &str = "session_aged";
+
 impl Failure {
     /// A session that broke and may be opened again.
     #[must_use]
     pub const fn broken(code: Code) -> Self {
         Self { loss: Loss::Broken, code, retry: true }
+    }
+
+    /// A session that we give up ourselves as it grows old, to go on in a new one: nothing is wrong.
+    #[must_use]
+    pub fn aged() -> Self {
+        Self::broken(Code::known(AGED))
+    }
+
+    /// True for [`Self::aged`].
+    #[must_use]
+    pub fn is_planned(&self) -> bool {
+        self.code.as_str() == AGED
     }
 
     /// A session that the provider will not give.

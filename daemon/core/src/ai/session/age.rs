@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::io::{Effect, Timer};
 use super::{Phase, Session};
-use crate::ai::verdict::{Code, Failure};
+use crate::ai::verdict::Failure;
 use crate::media::playout::Playout;
 use crate::now::Now;
 
@@ -40,6 +40,6 @@ impl Session {
     }
 
     pub(super) fn too_old(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.fail(now, Failure::broken(Code::known("session_aged")), out);
+        self.fail(now, Failure::aged(), out);
     }
 }
