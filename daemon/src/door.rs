@@ -138,7 +138,10 @@ impl FarSide {
             Self::Sip { dialog, door, .. } => {
                 let done = match action {
                     // It rings since the INVITE was let in.
-                    Action::PreAccept => Ok(()),
+                    Action::PreAccept => {
+                        dialog.answer_early(answer.map(Pii::expose).unwrap_or_default());
+                        Ok(())
+                    }
                     Action::Accept => dialog.answer(answer.map(Pii::expose).unwrap_or_default()).await,
                     Action::Reject => dialog.refuse(refusal(why)).await,
                     Action::Terminate => dialog.bye().await,

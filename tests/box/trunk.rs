@@ -85,6 +85,26 @@ async fn calls_of_a_trunk_are_answered_logged_and_written_down_like_any_other() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trunk_that_wants_the_answer_early_has_it_twice_and_audio_after_the_200() {
+    let mut wanted = options("trunk-early");
+    wanted.more = wanted.more.replacen("allow = ", "early_media = true\nallow = ", 1);
+    let world = World::start(wanted).await;
+    let mut peer = Peer::dial(&world, 1, "100", |sdp| sdp).await;
+    let Some(CallEvent::Early(early)) = peer.until(|event| matches!(event, CallEvent::Early(_))).await else {
+        panic!("no 183: {:?}", peer.call.faults);
+    };
+    let answered = peer.until(|event| matches!(event, CallEvent::Early(_) | CallEvent::Answered(_))).await;
+    assert_eq!(answered, Some(CallEvent::Answered(early)), "once, and the 200 repeats it");
+    peer.rest(Duration::from_millis(500)).await;
+    assert_eq!(peer.phone.ear.early, 0, "no packet before the 200");
+    assert!(peer.phone.ear.first_packet.is_some(), "and some after it");
+    peer.hang_up().await;
+    until_async("it is written down", async || world.rows().iter().any(|row| row.outcome.is_some())).await;
+    let call = world.rows().remove(0).call_id;
+    assert_eq!(world.messages(&call).await[..4], ["<- INVITE", "-> 180", "-> 183", "-> 200"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_box_says_when_to_try_again_and_what_it_cannot_answer_it_refuses_as_such() {
     let limits = "max_calls = 1\n";
     let world = World::start(Options { limits, ..options("trunk-refusals") }).await;

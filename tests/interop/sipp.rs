@@ -171,7 +171,11 @@ struct Heard {
 async fn a_conversation(tools: &Tools, manner: Manner, prepare: impl AsyncFnOnce(&Path, &Words)) -> Heard {
     let words = Words::load();
     let name = format!("sipp-{}-{}", manner.scenario, manner.transport);
-    let stage = Stage::open_with(&name, stage::model(words.script()), Ipv4Addr::LOCALHOST, TRUNK).await;
+    let trunk = match manner.scenario {
+        "early" => TRUNK.replacen("allow = ", "early_media = true\nallow = ", 1),
+        _ => TRUNK.to_owned(),
+    };
+    let stage = Stage::open_with(&name, stage::model(words.script()), Ipv4Addr::LOCALHOST, &trunk).await;
     prepare(stage.folder.path(), &words).await;
     let capture = Capture::start(stage.folder.path(), manner.ports).await;
     sipp(&stage, &manner).await;
@@ -223,6 +227,11 @@ async fn a_plain_call_over_tcp_is_heard_both_ways_in_packets_of_40_ms() {
 #[tokio::test]
 async fn a_call_that_leaves_the_offer_to_us_is_heard_both_ways() {
     plain("delayed", "u1", 20).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_ahead_of_the_200_is_heard_both_ways_after_it() {
+    plain("early", "u1", 20).await;
 }
 
 #[tokio::test]

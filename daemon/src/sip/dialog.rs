@@ -231,6 +231,8 @@ pub(super) struct Line {
     /// Rung when the library gave the INVITE up without ending the dialog, as with a challenge that it cannot read.
     pub(super) lost: Notify,
     pub(super) is_whatsapp: bool,
+    /// Whether our answer may go ahead of the 200.
+    early_media: bool,
     /// Set by a REFER of ours: only then are NOTIFYs awaited.
     pub(super) refers: AtomicBool,
     /// Whether we ended it ourselves, so that its end is no news.
@@ -253,10 +255,17 @@ impl Line {
             pracked: Notify::new(),
             lost: Notify::new(),
             is_whatsapp,
+            early_media: false,
             refers: AtomicBool::new(false),
             ours: AtomicBool::new(false),
             transaction,
         }
+    }
+
+    /// The same line, on which our answer may go ahead of the 200.
+    pub(super) const fn with_early_media(mut self, early_media: bool) -> Self {
+        self.early_media = early_media;
+        self
     }
 
     /// Looks at the session timer, and changes it.
@@ -375,11 +384,14 @@ impl Dialog {
         Self { inner: Arc::new(Inner { dialog, line, trace, asked, over }) }
     }
 
-    /// Says that it rings, once more, or sends early media with 183.
-    pub fn progress(&self, sdp: Option<&str>) {
-        let headers = sdp.map(|_| with_sdp());
-        // a dialog that is over has nobody to tell
-        self.inner.dialog.ringing(headers, sdp.map(|sdp| sdp.as_bytes().to_vec())).ok();
+    /// Sends our answer ahead of the 200, with 183, where the trunk wants that (`early_media`). The 200 has to repeat it.
+    ///
+    /// The far end plays its own ringing until packets come (RFC 3960 §3.2), and none come before the 200.
+    pub fn answer_early(&self, sdp: &str) {
+        if self.inner.line.early_media {
+            // a dialog that is over has nobody to tell
+            self.inner.dialog.ringing(Some(with_sdp()), Some(sdp.as_bytes().to_vec())).ok();
+        }
     }
 
     /// Takes the call: 200 with this SDP, our answer or, on a delayed offer, our offer. [`DialogEvent::Confirmed`] or

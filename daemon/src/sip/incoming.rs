@@ -257,7 +257,12 @@ fn open(shared: &Arc<Shared>, mut transaction: Transaction, read: Read, routed: 
     let Ok(dialog) = dialog else {
         return Err(Box::new((Refusal::For(Refused::Malformed), transaction)));
     };
-    let line = Arc::new(Line::new(is_whatsapp, Some((transaction.tu_sender.clone(), Arc::clone(&shared.endpoint)))));
+    // A 1xx that has to be acknowledged carries no answer here, and without an offer there is none.
+    let early = shared.trunk(routed.peer).is_some_and(|trunk| trunk.early_media)
+        && !read.requires_100rel
+        && read.offer.is_some();
+    let line = Line::new(is_whatsapp, Some((transaction.tu_sender.clone(), Arc::clone(&shared.endpoint))));
+    let line = Arc::new(line.with_early_media(early));
     let trace = Arc::new(Mutex::new(Trace::new(desk::now())));
     desk::trace_into(&trace, &transaction.original.clone().into(), Way::In);
     let live = Live { peer: routed.peer, trace: Arc::clone(&trace), line: Arc::clone(&line) };

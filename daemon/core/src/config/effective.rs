@@ -195,6 +195,7 @@ fn write_trunk(page: &mut Page, trunk: &Trunk) {
     page.value("calls", trunk.calls);
     page.value("calls_per_second", trunk.calls_per_second);
     page.duration("register_every", trunk.register_every);
+    page.value("early_media", trunk.early_media);
     page.value("public_network", trunk.public_network);
     for route in &trunk.routes {
         page.table("[[trunk.route]]");

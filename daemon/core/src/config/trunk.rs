@@ -163,6 +163,8 @@ pub struct Trunk {
     pub register_every: Duration,
     /// Which numbers are answered, the first that fits wins. Empty = calls from here are refused.
     pub routes: Vec<Arc<TrunkRoute>>,
+    /// Our answer goes out ahead of the 200 too, with 183, so that the trunk's media path is open when the AI begins.
+    pub early_media: bool,
     /// It leads into the public telephone network, where WhatsApp's terms forbid to take its calls.
     pub public_network: bool,
     /// Its password; empty when it was not given.
@@ -325,6 +327,7 @@ fn one(
     let calls_per_second = section.read_or("calls_per_second", |value| values::whole(value, 1..=1_000), || 10);
     let lifetime = MINUTE..=24 * HOUR;
     let register_every = section.read_or("register_every", |value| values::duration(value, lifetime), || 10 * MINUTE);
+    let early_media = section.read_or("early_media", values::flag, || false);
     let public_network = section.read_or("public_network", values::flag, || true);
     let routes = section.sections("route").into_iter().filter_map(|route| self::route(context, route, languages));
     let routes = routes.map(Arc::new).collect();
@@ -365,6 +368,7 @@ fn one(
         calls_per_second: calls_per_second.value,
         register_every: register_every.value,
         routes,
+        early_media: early_media.value,
         public_network: public_network.value,
         password,
     }

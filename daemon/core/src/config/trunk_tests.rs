@@ -16,6 +16,7 @@ fn a_trunk_that_names_its_networks_and_a_number_has_a_default_for_the_rest() {
     assert_eq!(trunk.codecs, [Codec::Pcma, Codec::Pcmu]);
     assert_eq!((trunk.calls, trunk.calls_per_second), (100, 10));
     assert_eq!((trunk.options_every, trunk.register_every), (Some(Duration::from_secs(30)), Duration::from_secs(600)));
+    assert!(!trunk.early_media && trunk.public_network);
     assert_eq!(trunk.routes[0].languages, config.node.languages);
     assert_eq!(config.notes.iter().map(|note| note.path.as_str()).collect::<Vec<_>>(), Vec::<&str>::new());
     assert!(config.effective_toml().contains("# trunk_mtn_rw_password: set\n"));

@@ -82,6 +82,8 @@ pub struct Dial {
 pub enum CallEvent {
     /// 180 came.
     Ringing,
+    /// 183 came with this SDP, ahead of the 200.
+    Early(String),
     /// 200 came; this is its SDP.
     Answered(String),
     /// A final refusal.
@@ -91,7 +93,7 @@ pub enum CallEvent {
         /// `Retry-After`, seconds.
         retry_after: Option<u32>,
     },
-    /// The box asked us to call this address instead.
+    /// The box asked us to call this address instead, and was told what [`Refers`] says.
     Referred(String),
     /// The box hung up.
     HungUp,
@@ -338,6 +340,9 @@ impl TrunkCall {
                 if status == 180 && !std::mem::replace(&mut self.rang, true) {
                     self.events.push_back(CallEvent::Ringing);
                 }
+                if !message.body.is_empty() {
+                    self.events.push_back(CallEvent::Early(message.body.clone()));
+                }
             }
             (100, State::Inviting) => self.repeated = None,
             (200..300, State::Inviting | State::Cancelling) => {
@@ -410,16 +415,19 @@ impl TrunkCall {
     }
 
     fn referred(&mut self, now: Instant, message: &Message) {
+        let target = message.header("Refer-To").map(uri_of).unwrap_or_default();
         match self.dial.refers {
             Refers::Ignores => {}
-            Refers::No => self.out.push_back(message.reply("603 Decline").to_wire()),
+            Refers::No => {
+                self.out.push_back(message.reply("603 Decline").to_wire());
+                self.events.push_back(CallEvent::Referred(target.to_owned()));
+            }
             Refers::Until(_) if !self.news.is_empty() => {
                 // A repeated one.
                 self.out.push_back(message.reply("202 Accepted").to_wire());
             }
             Refers::Until(last) => {
                 self.out.push_back(message.reply("202 Accepted").with("Contact", self.contact()).to_wire());
-                let target = message.header("Refer-To").map(uri_of).unwrap_or_default();
                 self.events.push_back(CallEvent::Referred(target.to_owned()));
                 // RFC 3515 §2.4.4: at once, and once more when it is known.
                 self.news = [100, 180, last].into();

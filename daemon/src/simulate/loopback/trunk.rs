@@ -148,6 +148,8 @@ impl Talk {
                     lived.over = Some(Cause::Rejected);
                     lived.trouble = Some(format!("refused with {status}"));
                 }
+                // What comes before the 200 is the ear's to count.
+                CallEvent::Early(_) => {}
                 CallEvent::Referred(target) => lived.referred = Some(target),
                 CallEvent::HungUp => lived.over = Some(Cause::Terminated),
                 CallEvent::Lost => lived.trouble = Some("nobody answered within 32 s".to_owned()),

@@ -295,7 +295,7 @@ impl Talk {
                     all.refused = Some((status, retry_after));
                 }
                 // Meta is never asked to call somebody else: it answers that with 405.
-                CallEvent::Referred(_) => {}
+                CallEvent::Referred(_) | CallEvent::Early(_) => {}
                 CallEvent::HungUp => lived.over = Some(Cause::Terminated),
                 CallEvent::Lost => lived.trouble = Some("the call fell after 32 s".to_owned()),
                 CallEvent::Over => {}
