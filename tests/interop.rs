@@ -6,6 +6,8 @@
 
 #[path = "interop/aiortc.rs"]
 mod aiortc;
+#[path = "interop/asterisk.rs"]
+mod asterisk;
 #[path = "interop/baresip.rs"]
 mod baresip;
 #[path = "interop/browser.rs"]

@@ -1,12 +1,16 @@
 //! Calls over a SIP trunk, ended in every way that a peer may end them: each has one outcome, and nothing is left.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sauti_sim::openai::{Latency, Script};
+use sauti_sim::caller::person::{Person as Speaker, Step};
+use sauti_sim::openai::{Clip, Latency, Line, Say, Script};
 use sauti_sim::trunk::caller::CallEvent;
+use sauti_sim::trunk::message::Message;
+use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -46,9 +50,11 @@ enum Ending {
     StreamCut,
     /// The TLS stream breaks, and BYE comes by another one.
     StreamCutAndBack,
+    /// Asks for a person, refuses the REFER, and nobody answers the box's own call; BYE when the AI is back.
+    RefusedRefer,
 }
 
-const ENDINGS: [Ending; 11] = [
+const ENDINGS: [Ending; 12] = [
     Ending::CancelAtOnce,
     Ending::Cancel,
     Ending::CancelLate,
@@ -60,6 +66,7 @@ const ENDINGS: [Ending; 11] = [
     Ending::AudioAfterBye,
     Ending::StreamCut,
     Ending::StreamCutAndBack,
+    Ending::RefusedRefer,
 ];
 
 impl Ending {
@@ -99,6 +106,14 @@ async fn end(mut peer: Peer, ending: Ending, certificate: Arc<PathBuf>) -> End {
             peer.until(|event| *event == CallEvent::Over).await.expect("the BYE is answered");
             assert_eq!(peer.call.faults, Vec::<String>::new(), "{ending:?}");
             return CROSSED;
+        }
+        Ending::RefusedRefer => {
+            // The only one of them who says a word, which is what the emulated model answers.
+            let asks = vec![Step::Listen, Step::Say(tone(700, 1_000).samples), Step::Pause(Duration::from_secs(60))];
+            peer.phone.person = Speaker::new(asks);
+            peer.answered().await;
+            let referred = peer.until(|event| matches!(event, CallEvent::Referred(_))).await;
+            assert!(referred.is_some(), "it is referred to a person");
         }
         Ending::NoAck => {
             peer.no_ack = true;
@@ -146,6 +161,8 @@ async fn end(mut peer: Peer, ending: Ending, certificate: Arc<PathBuf>) -> End {
             peer.rest(Duration::from_millis(300)).await;
             assert!(!peer.call.is_over(), "a forged BYE ends nothing");
         }
+        // The box calls the desk, which is busy, and gives the call back to the AI.
+        Ending::RefusedRefer => peer.rest(Duration::from_secs(4)).await,
         _ => peer.rest(Duration::from_millis(500)).await,
     }
     peer.hang_up().await;
@@ -157,6 +174,30 @@ async fn end(mut peer: Peer, ending: Ending, certificate: Arc<PathBuf>) -> End {
     }
     assert_eq!(peer.call.faults, Vec::<String>::new(), "{ending:?}");
     COMPLETED
+}
+
+fn tone(hertz: u32, ms: u64) -> Clip {
+    Clip::tone("A tone.", hertz, Duration::from_millis(ms))
+}
+
+/// A desk that is always busy.
+async fn busy_desk(socket: UdpSocket) {
+    let mut datagram = [0; 4096];
+    while let Ok((length, from)) = socket.recv_from(&mut datagram).await {
+        let message = std::str::from_utf8(&datagram[..length]).ok().and_then(Message::parse);
+        let Some(invite) = message.filter(|message| message.method() == Some("INVITE")) else { continue };
+        let mut busy = invite.reply("486 Busy Here");
+        for (_, value) in busy.headers.iter_mut().filter(|(name, _)| name == "To") {
+            value.push_str(";tag=desk");
+        }
+        socket.send_to(&busy.to_wire(), from).await.ok();
+    }
+}
+
+/// Persons stand behind the trunk's far end `desk`, who are asked for by REFER first.
+fn with_desk(trunk: &str, desk: SocketAddr) -> String {
+    let trunk = trunk.replacen("allow = ", &format!("outbound_proxy = \"{desk}\"\nallow = "), 1);
+    format!("{trunk}[transfer]\ntrunk = \"carrier\"\ntarget = \"desk@{desk}\"\nway = \"refer\"\n")
 }
 
 /// The trunk, and another one over TLS with a certificate in `folder`; and where that is.
@@ -201,15 +242,24 @@ impl Highest {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn however_a_peer_ends_its_calls_each_has_one_outcome_and_all_tables_return_to_nothing() {
     let count: u32 = std::env::var("SAUTI_ENDINGS").ok().and_then(|count| count.parse().ok()).unwrap_or(3);
-    // A session that takes a while, so that a CANCEL meets a call that rings.
+    // A session that takes a while, so that a CANCEL meets a call that rings. Who says something wants a person.
     let slow = |facts: &_| {
-        let mut settings = model(Script::tones(3, Duration::from_secs(2)), facts);
+        let call = Say::Call { name: "transfer_to_human".to_owned(), arguments: "{}".to_owned(), pieces: 1 };
+        let turns = vec![
+            Line { items: vec![Say::Clip(tone(500, 300)), call], after_tools: Vec::new() },
+            Line::clip(tone(300, 500)),
+        ];
+        let script = Script { turns, ..Script::tones(1, Duration::from_secs(1)) };
+        let mut settings = model(script, facts);
         settings.latency = Latency { session_updated: Duration::from_millis(700), ..Latency::ZERO };
         settings
     };
     let files = tempfile::tempdir().expect("a folder");
     let (more, certificate) = secure_trunk(files.path());
     let certificate = Arc::new(certificate);
+    let desk = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let more = with_desk(&more, desk.local_addr().expect("an address"));
+    let desk = tokio::spawn(busy_desk(desk));
     let limits = "no_media = \"3s\"\nmax_calls = 400\n";
     let options = Options { limits, model: Arc::new(slow), more, ..Options::named("trunk-endings") };
     let world = World::start(options).await;
@@ -272,6 +322,9 @@ async fn however_a_peer_ends_its_calls_each_has_one_outcome_and_all_tables_retur
             "what went to and fro is kept: {messages:?}"
         );
     }
+    let missed = world.daemon.entries("CALL_TRANSFER").iter().filter(|entry| entry["STAGE"] == "missed").count();
+    assert_eq!(missed, usize::try_from(count).expect("a few"), "who refused a REFER had the AI back");
+    desk.abort();
     for name in ["calls", "legs", "slots", "live_calls", "drains", "sip_dialogs", "sip_transactions"] {
         let seen = highest.tables.get(&format!("sauti_table_{name}")).copied().unwrap_or(0.0);
         assert!(seen > 0.0, "{name} was never above 0: {highest:?}");

@@ -155,7 +155,8 @@ async fn calls(manner: Manner) {
     let pem = certificate(files.path());
     let name = format!("baresip-{}", manner.name);
     let stage = Stage::open_with(&name, stage::model(words.script()), Ipv4Addr::LOCALHOST, &trunk(&manner, &pem)).await;
-    let speech = ears::whole_call(&python, stage.folder.path(), &words).await;
+    let speech = stage.folder.path().join("call.wav");
+    ears::whole_call(&python, &speech, &words).await;
     let home = tempfile::tempdir().expect("a folder");
     let (transport, box_) = (manner.transport, stage.listeners[&format!("sip.{}", manner.transport)]);
     let sdes = if manner.sdes { ";mediaenc=srtp-mand" } else { "" };

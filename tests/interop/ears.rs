@@ -75,16 +75,14 @@ pub(crate) async fn microphone_of(python: &Path, folder: &Path, lines: &[&str], 
     file
 }
 
-/// The same for a phone that begins to play when it is answered and hangs up at the end of the file.
-pub(crate) async fn whole_call(python: &Path, folder: &Path, words: &Words) -> PathBuf {
-    let file = folder.join("call.wav");
+/// The same, into `file`, for a phone that begins to play when it is answered and hangs up at the end of the file.
+pub(crate) async fn whole_call(python: &Path, file: &Path, words: &Words) {
     let mut command = outside::command(python);
-    command.arg("make_wav.py").arg(&file).args(CALLER).args(["--gap", PAUSE]);
+    command.arg("make_wav.py").arg(file).args(CALLER).args(["--gap", PAUSE]);
     let spoken: u64 = CALLER.iter().map(|name| words.line(name).millis()).sum();
     let tail = words.seconds() - SPEAK_AFTER.as_secs_f64() - Duration::from_millis(spoken).as_secs_f64();
     command.args(["--lead", &SPEAK_AFTER.as_secs_f64().to_string(), "--tail", &tail.to_string()]);
     outside::run(&mut command, Duration::from_secs(60)).await;
-    file
 }
 
 /// Lines as a file for a phone that begins to play when it is answered: `lead` seconds before, `gap` between, `tail` after.

@@ -11,7 +11,29 @@ use crate::ears::{self, Words};
 use crate::outside;
 use crate::stage::{self, Stage};
 
-fn trunk(port: u16, transport: &str) -> String {
+/// False, and counted as missing, on a machine without it.
+pub(crate) fn is_there() -> bool {
+    let there = std::path::Path::new("/usr/sbin/kamailio").exists();
+    if !there {
+        outside::missing("a call by a proxy", "/usr/sbin/kamailio is not there");
+    }
+    there
+}
+
+/// A telephone's line of `accounts` behind the proxy.
+pub(crate) fn account(port: u16, user: &str, transport: &str, more: &str) -> String {
+    format!(
+        "<sip:{user}@127.0.0.1:{port};transport={transport}>;auth_user={user};auth_pass=canary-trunk-password;regint=60;\
+         audio_codecs=PCMA/8000/1;ptime=20{more}\n"
+    )
+}
+
+/// What a telephone behind the proxy calls to reach the box.
+pub(crate) fn called(port: u16, transport: &str) -> String {
+    format!("sip:35690000002@127.0.0.1:{port};transport={transport}")
+}
+
+pub(crate) fn trunk(port: u16, transport: &str) -> String {
     format!(
         r#"[sip]
 udp = "127.0.0.1:0"
@@ -29,7 +51,7 @@ called = "kigali-edge"
 }
 
 /// Waits until the daemon says that its registration holds.
-async fn until_registered(stage: &Stage) {
+pub(crate) async fn until_registered(stage: &Stage) {
     let metrics = format!("http://{}/metrics", stage.listeners["admin"]);
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     for _ in 0..200 {
@@ -44,8 +66,7 @@ async fn until_registered(stage: &Stage) {
 
 async fn a_call_by_the_proxy(transport: &str, algorithm: &str) {
     let _alone = outside::alone();
-    if !std::path::Path::new("/usr/sbin/kamailio").exists() {
-        outside::missing("a call by a proxy", "/usr/sbin/kamailio is not there");
+    if !is_there() {
         return;
     }
     let (Some(baresip), Some(python)) = (baresip(), outside::python("pystoi, soundfile")) else { return };
@@ -54,18 +75,16 @@ async fn a_call_by_the_proxy(transport: &str, algorithm: &str) {
     let (name, more) = (format!("kamailio-{transport}"), trunk(kamailio.port, transport));
     let stage = Stage::open_with(&name, stage::model(words.script()), Ipv4Addr::LOCALHOST, &more).await;
     until_registered(&stage).await;
-    let speech = ears::whole_call(&python, stage.folder.path(), &words).await;
+    let speech = stage.folder.path().join("call.wav");
+    ears::whole_call(&python, &speech, &words).await;
     let home = tempfile::tempdir().expect("a folder");
     let port = kamailio.port;
     let telephone = Telephone {
-        account: format!(
-            "<sip:other@127.0.0.1:{port};transport={transport}>;auth_user=other;auth_pass=canary-trunk-password;\
-             regint=60;audio_codecs=PCMA/8000/1;ptime=20\n"
-        ),
+        account: account(port, "other", transport, ""),
         speech: &speech,
         authority: None,
         port: 0,
-        calls: Some(format!("sip:35690000002@127.0.0.1:{port};transport={transport}")),
+        calls: Some(called(port, transport)),
     };
     let heard = telephone.call(&baresip, home.path(), words.seconds() + 4.0).await;
     let left = stage.close().await;
