@@ -1,4 +1,5 @@
-//! baresip, a SIP telephone from Debian, calls over a trunk: every codec, with and without SDES, over UDP, TCP and TLS.
+//! baresip, a SIP telephone from Debian, calls over a trunk: every codec, with and without SDES, over UDP, TCP and TLS; and
+//! its keys.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -6,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sauti_core::media::frame::SAMPLE_RATE;
+use sauti_sim::openai::{Line, Script};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::ears::{self, Words};
 use crate::outside;
@@ -37,6 +41,8 @@ pub(crate) struct Telephone<'t> {
     pub(crate) speech: &'t Path,
     /// Certificates that it believes.
     pub(crate) authority: Option<&'t Path>,
+    /// TCP port of 127.0.0.1 where it takes orders.
+    pub(crate) control: Option<u16>,
     /// A SIP URI; `None` for one that waits to be called.
     pub(crate) calls: Option<String>,
 }
@@ -90,12 +96,14 @@ impl Telephone<'_> {
     /// Writes its configuration: it plays its speech and keeps what it hears in `folder`.
     fn set_up(&self, folder: &Path) {
         let mut config = String::new();
+        let control = self.control.map_or_else(String::new, |port| format!("ctrl_tcp_listen 127.0.0.1:{port}"));
         // Accounts name codecs and encryption, which must be there before them.
         let modules = ["g711", "g722", "opus", "aufile", "aubridge", "sndfile", "srtp", "account", "contact", "menu"];
         let lines = [
             "module_path /usr/lib/baresip/modules".to_owned(),
             format!("sip_listen 127.0.0.1:{}", self.port),
             self.authority.map_or_else(String::new, |authority| format!("sip_cafile {}", authority.display())),
+            control,
             "call_local_timeout 30".to_owned(),
             // Its own, and one that it is asked for by REFER.
             "call_max_calls 2".to_owned(),
@@ -111,6 +119,7 @@ impl Telephone<'_> {
             "rtp_stats yes".to_owned(),
             format!("snd_path {}", folder.display()),
         ];
+        let modules = modules.into_iter().chain(self.control.map(|_| "ctrl_tcp"));
         for line in lines.into_iter().chain(modules.map(|module| format!("module {module}.so"))) {
             writeln!(config, "{line}").expect("a string can be written to");
         }
@@ -167,6 +176,7 @@ async fn calls(manner: Manner) {
         ),
         speech: &speech,
         authority: Some(&pem.0),
+        control: None,
         port: 0,
         calls: Some(format!("sip:{CALLED}@{box_};transport={transport}")),
     };
@@ -197,4 +207,59 @@ async fn a_telephone_with_opus_and_sdes_over_tls_and_the_model_understand_each_o
 #[tokio::test]
 async fn a_telephone_with_mu_law_and_sdes_over_tls_and_the_model_understand_each_other() {
     calls(Manner { name: "pcmu", transport: "tls", codec: "PCMU/8000/1", ours: "pcmu", sdes: true }).await;
+}
+
+/// The keys that are pressed, `#` last, and when: the greeting is over by then.
+const KEYS: [&str; 3] = ["5", "7", "#"];
+const PRESSED_AFTER: Duration = Duration::from_secs(6);
+
+/// Presses the keys of a telephone that takes orders at `port`: netstrings of JSON, each answered by one.
+async fn press(port: u16) {
+    tokio::time::sleep(PRESSED_AFTER).await;
+    let mut control = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("the telephone takes orders");
+    for key in KEYS {
+        let order = serde_json::json!({"command": "sndcode", "params": key}).to_string();
+        control.write_all(format!("{}:{order},", order.len()).as_bytes()).await.expect("it listens");
+        let mut reply = [0; 256];
+        let length = control.read(&mut reply).await.expect("it answers");
+        let reply = String::from_utf8_lossy(&reply[..length]).into_owned();
+        assert!(reply.contains("\"ok\":true"), "{reply}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_of_a_telephone_are_answered_by_the_model() {
+    let _alone = outside::alone();
+    let (Some(baresip), Some(python)) = (baresip(), outside::python("pystoi, soundfile")) else { return };
+    let words = Words::load();
+    let [greeting, answer, unsaid] = ears::AGENT;
+    let script = Script {
+        greeting: Line::clip(words.clip(greeting)),
+        on_keyword: vec![("pressed 57 ".to_owned(), Line::clip(words.clip(answer)))],
+        ..Script::default()
+    };
+    let manner = Manner { name: "keys", transport: "udp", codec: "PCMA/8000/1", ours: "pcma", sdes: false };
+    let files = tempfile::tempdir().expect("a folder");
+    let more = "[agent]\nstill_there_after = \"0s\"\n".to_owned() + &trunk(&manner, &certificate(files.path()));
+    let stage = Stage::open_with("baresip-keys", stage::model(script), Ipv4Addr::LOCALHOST, &more).await;
+    // She says nothing, for longer than the call lasts.
+    let speech = stage.folder.path().join("call.wav");
+    ears::write_wav(&speech, 48_000, &vec![0; 48_000 * 30]);
+    let probe = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let control = probe.local_addr().expect("an address").port();
+    drop(probe);
+    let home = tempfile::tempdir().expect("a folder");
+    let telephone = Telephone {
+        account: format!("<sip:{CALLER}@127.0.0.1>;regint=0;audio_codecs=PCMA/8000/1;ptime=20\n"),
+        speech: &speech,
+        authority: None,
+        control: Some(control),
+        port: 0,
+        calls: Some(format!("sip:{CALLED}@{}", stage.listeners["sip.udp"])),
+    };
+    let (heard, ()) = tokio::join!(telephone.call(&baresip, home.path(), 15.0), press(control));
+    let left = stage.close().await;
+    left.one_good_call();
+    ears::hears(&python, &heard, &[greeting, answer], unsaid).await;
 }

@@ -133,6 +133,20 @@ pub(crate) async fn both_understand(python: &Path, at_caller: &Path, at_model: &
     understood(python, [(at_caller, &AGENT), (at_model, &CALLER)]).await;
 }
 
+/// The recording is intelligible as these lines, and not as one that nobody said.
+pub(crate) async fn hears(python: &Path, heard: &Path, lines: &[&str], unsaid: &str) {
+    let score = |lines: &[&str]| {
+        let mut command = outside::command(python);
+        command.arg("stoi.py").arg("--pair").arg(heard).arg(all(lines));
+        command
+    };
+    let within = Duration::from_secs(60);
+    let said = outside::run(&mut score(lines), within).await;
+    assert_eq!(said.json()["pass"], true, "{}", said.stdout);
+    let (good, said, _) = outside::attempt(&mut score(&[unsaid]), within).await;
+    assert!(!good && said.json()["pass"] == false, "what nobody said passes: {}", said.stdout);
+}
+
 /// Each recording is intelligible (STOI 0.85) as what was said, and the check can fail: with the two recordings swapped
 /// it does.
 pub(crate) async fn understood(python: &Path, [first, second]: [(&Path, &[&str]); 2]) {

@@ -97,6 +97,7 @@ async fn hands_over(way: &str, proxied: bool, expected: &[&str]) {
         port: 0,
         speech: &hers,
         authority: None,
+        control: None,
         calls: Some(called),
     };
     let person = Telephone {
@@ -104,6 +105,7 @@ async fn hands_over(way: &str, proxied: bool, expected: &[&str]) {
         port: free,
         speech: &theirs,
         authority: None,
+        control: None,
         calls: None,
     };
     let homes = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];

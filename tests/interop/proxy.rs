@@ -83,6 +83,7 @@ async fn a_call_by_the_proxy(transport: &str, algorithm: &str) {
         account: account(port, "other", transport, ""),
         speech: &speech,
         authority: None,
+        control: None,
         port: 0,
         calls: Some(called(port, transport)),
     };
