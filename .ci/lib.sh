@@ -2,6 +2,7 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export SAUTI_TEST_LOGS=${SAUTI_TEST_LOGS:-${CARGO_TARGET_DIR:-$PWD/target}/test-logs}
+export SAUTI_RFC4475=${SAUTI_RFC4475:-${CARGO_TARGET_DIR:-$PWD/target}/rfc4475}
 export SAUTI_PYTHON=${SAUTI_PYTHON:-$PWD/.venv/bin/python}
 skipped=0
 
