@@ -137,7 +137,7 @@ fn heard(said: &Arc<[i16]>, recording: &[i16]) -> f64 {
 
 /// Both lines were heard on the other side, and the recordings swapped fail.
 ///
-/// Judging takes a core for a second or two: never while other calls of the same test still speak.
+/// Judging takes 45 ms, more than two ticks of a telephone: never while other calls of the same test still speak.
 fn heard_each_other(caller: &Lived, desk: &Answered) {
     let (hers, theirs) = lines();
     let (there, here) = (heard(&hers, &desk.person.heard), heard(&theirs, &caller.person.heard));

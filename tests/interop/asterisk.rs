@@ -55,6 +55,13 @@ fn root() -> Option<PathBuf> {
     root
 }
 
+/// Asterisk in `root`, with the configuration in `folder` of it.
+fn program(root: &Path, folder: &str) -> Command {
+    let mut command = outside::command(Path::new("chroot"));
+    command.arg(root).args(["/usr/sbin/asterisk", "-C"]).arg(format!("{folder}/asterisk.conf"));
+    command
+}
+
 struct Asterisk {
     child: Child,
     root: PathBuf,
@@ -73,11 +80,6 @@ impl Asterisk {
         let folder = format!("/var/lib/sauti-{name}");
         std::fs::remove_dir_all(root.join(&folder[1..])).ok();
         std::fs::create_dir_all(root.join(&folder[1..])).expect("its folder");
-        let asterisk = |program: &Path| {
-            let mut command = outside::command(Path::new("chroot"));
-            command.arg(program).args(["/usr/sbin/asterisk", "-C"]).arg(format!("{folder}/asterisk.conf"));
-            command
-        };
         let directories = ["astetcdir", "astdbdir", "astkeydir", "astagidir", "astspooldir", "astrundir", "astlogdir"];
         let directories = directories.map(|name| format!("{name} => {folder}\n")).concat();
         let config = format!(
@@ -102,7 +104,7 @@ impl Asterisk {
         for (name, text) in files.into_iter().chain(EMPTY.map(|name| (name, ""))) {
             std::fs::write(root.join(&folder[1..]).join(name), text).expect("its files can be written");
         }
-        let mut command = asterisk(&root);
+        let mut command = program(&root, &folder);
         let child = command.arg("-f").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("chroot needs root");
         let exchange = Self { child, root, folder, port };
         let deadline = tokio::time::Instant::now() + STARTS_WITHIN;
@@ -124,8 +126,7 @@ impl Asterisk {
 
     /// What it says to a line of its console.
     async fn asked(&self, line: &str) -> String {
-        let mut command = Command::new("chroot");
-        command.arg(&self.root).args(["/usr/sbin/asterisk", "-C"]).arg(format!("{}/asterisk.conf", self.folder));
+        let mut command = program(&self.root, &self.folder);
         let (_, said, _) = outside::attempt(command.args(["-rx", line]), Duration::from_secs(10)).await;
         said.stdout
     }

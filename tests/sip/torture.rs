@@ -85,8 +85,8 @@ const DROPPED: [&str; 9] =
 const MENDED: [&str; 2] = ["quotbal", "ltgtruri"];
 
 /// Where the RFC's own message comes to something else than ours, and whether to a call: `badinv01` has nothing but stray
-/// separators, which are skipped; `trws` is an OPTIONS; `inv2543` has no Contact, without which there is no dialog
-/// (RFC 3261 §8.1.1.8).
+/// separators, which are skipped; `trws` is an OPTIONS; `inv2543` has neither the tag in From nor the Contact that RFC
+/// 3261 wants (§8.1.1.3, §8.1.1.8), as ours has, and becomes a call when it is given both.
 const ORIGINALS: [(&str, bool); 3] = [("badinv01", true), ("trws", false), ("inv2543", false)];
 
 fn message(name: &str) -> Vec<u8> {
