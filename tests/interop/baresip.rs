@@ -4,11 +4,12 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sauti_core::media::frame::SAMPLE_RATE;
 use sauti_sim::openai::{Line, Script};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use crate::ears::{self, Words};
@@ -209,21 +210,48 @@ async fn a_telephone_with_mu_law_and_sdes_over_tls_and_the_model_understand_each
     calls(Manner { name: "pcmu", transport: "tls", codec: "PCMU/8000/1", ours: "pcmu", sdes: true }).await;
 }
 
-/// The keys that are pressed, `#` last, and when: the greeting is over by then.
+/// The keys that are pressed, `#` last.
 const KEYS: [&str; 3] = ["5", "7", "#"];
-const PRESSED_AFTER: Duration = Duration::from_secs(6);
 
-/// Presses the keys of a telephone that takes orders at `port`: netstrings of JSON, each answered by one.
-async fn press(port: u16) {
-    tokio::time::sleep(PRESSED_AFTER).await;
-    let mut control = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("the telephone takes orders");
+/// The next netstring (a length, `:`, that many bytes, `,`) that a telephone says on its control port.
+async fn netstring(control: &mut BufReader<TcpStream>) -> String {
+    let mut length = Vec::new();
+    control.read_until(b':', &mut length).await.expect("it goes on talking");
+    let length = std::str::from_utf8(&length).ok().and_then(|text| text.strip_suffix(':')?.parse::<usize>().ok());
+    let mut said = vec![0; length.expect("a length before its ':'") + 1];
+    control.read_exact(&mut said).await.expect("as many bytes as it named");
+    assert_eq!(said.pop(), Some(b','), "a netstring ends with ','");
+    String::from_utf8(said).expect("JSON is UTF-8")
+}
+
+/// The next thing that it says and `wanted` says yes to. It tells of events as they come, between its answers too.
+async fn told(control: &mut BufReader<TcpStream>, wanted: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let said: Value = serde_json::from_str(&netstring(control).await).expect("a netstring of JSON");
+        if wanted(&said) {
+            return said;
+        }
+    }
+}
+
+/// Presses the keys of a telephone that takes orders at `port`, so long after its call was answered.
+async fn press(port: u16, after: Duration) {
+    let begun = Instant::now();
+    let control = loop {
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+            Ok(control) => break control,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "the telephone takes orders: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let mut control = BufReader::new(control);
+    told(&mut control, |said| said["type"] == "CALL_ESTABLISHED").await;
+    tokio::time::sleep(after).await;
     for key in KEYS {
         let order = serde_json::json!({"command": "sndcode", "params": key}).to_string();
         control.write_all(format!("{}:{order},", order.len()).as_bytes()).await.expect("it listens");
-        let mut reply = [0; 256];
-        let length = control.read(&mut reply).await.expect("it answers");
-        let reply = String::from_utf8_lossy(&reply[..length]).into_owned();
-        assert!(reply.contains("\"ok\":true"), "{reply}");
+        let answer = told(&mut control, |said| said["response"] == true).await;
+        assert_eq!(answer["ok"], true, "{answer}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
@@ -258,7 +286,9 @@ async fn keys_of_a_telephone_are_answered_by_the_model() {
         port: 0,
         calls: Some(format!("sip:{CALLED}@{}", stage.listeners["sip.udp"])),
     };
-    let (heard, ()) = tokio::join!(telephone.call(&baresip, home.path(), 15.0), press(control));
+    // The greeting is over by then.
+    let greeted = Duration::from_secs_f64(words.line(greeting).samples.len() as f64 / f64::from(SAMPLE_RATE) + 1.5);
+    let (heard, ()) = tokio::join!(telephone.call(&baresip, home.path(), 15.0), press(control, greeted));
     let left = stage.close().await;
     left.one_good_call();
     ears::hears(&python, &heard, &[greeting, answer], unsaid).await;
