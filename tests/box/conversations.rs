@@ -10,6 +10,7 @@ use sauti_core::pii::CallerAddress;
 use sauti_core::whatsapp::graph::Ask;
 use sauti_sim::audio::judge::{Judge, Utterance};
 use sauti_sim::audio::speech::Speech;
+use sauti_sim::caller::person::Said;
 use sauti_sim::caller::person::Step;
 use sauti_sim::openai::{Clip, Line, Script};
 use sauti_sim::whatsapp::calls::Cause;
@@ -57,7 +58,7 @@ fn address(lived: &Lived, generation: Generation) -> CallerAddress {
 /// The caller said one line and heard a greeting and an answer.
 pub(crate) fn judge_conversation(lived: &Lived, model: &Finished) {
     let mut judge = Judge::new();
-    let said: Vec<_> = lived.person.said.iter().map(|said| Utterance::new(Arc::clone(&said.samples))).collect();
+    let said: Vec<_> = lived.person.said.iter().map(Said::utterance).collect();
     assert_eq!(said.len(), 1, "the caller said a line");
     let up = judge.heard(&said, &model.record.appended).percent();
     assert!(up.is_some_and(|percent| percent >= HEARD), "the model heard {up:?} %");

@@ -216,6 +216,15 @@ impl Peer {
         }
     }
 
+    /// Lives until it hears the box.
+    pub(crate) async fn hears(&mut self) {
+        let until = tokio::time::Instant::now() + SOON;
+        while self.phone.person.first_heard().is_none() {
+            assert!(tokio::time::Instant::now() < until, "it hears the box; faults: {:?}", self.call.faults);
+            self.live(until).await;
+        }
+    }
+
     /// Hangs up, and sees it confirmed.
     pub(crate) async fn hang_up(&mut self) {
         self.call.hang_up(Instant::now());
@@ -246,6 +255,8 @@ impl Peer {
         }
         let mut packet = [0; 2048];
         tokio::select! {
+            // A 200 and the packet behind it may both be there: the 200 came first.
+            biased;
             messages = receive(&mut self.line) => for message in messages {
                 // The port may have been another peer's, to whom the box still says BYE.
                 if !self.call.owns(&message) {

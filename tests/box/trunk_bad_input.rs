@@ -21,6 +21,9 @@ use crate::peer::{Peer, options};
 use crate::trunk::{carrier, plan};
 use crate::world::{Options, SOON, World, model, until, until_async};
 
+/// Who does not answer within this does not: where an answer is due it has more time.
+const QUIET: Duration = Duration::from_millis(300);
+
 /// Below the ports that the kernel gives to others.
 const FEW_PORTS: RangeInclusive<u16> = 28_000..=28_007;
 const ONE_PAIR: RangeInclusive<u16> = 28_010..=28_011;
@@ -112,11 +115,16 @@ impl Writer {
         self.socket.send_to(bytes, self.far).await.expect("loopback carries 64 KB");
     }
 
-    /// The final answer to the last request; `None` when none comes for a while.
+    /// The final answer to the last request, if one comes within [`QUIET`].
     async fn answer(&self) -> Option<u16> {
+        self.answer_within(QUIET).await
+    }
+
+    /// The final answer to the last request; `None` when nothing comes for so long.
+    async fn answer_within(&self, patience: Duration) -> Option<u16> {
         let (own, mut buffer) = (format!("bad-{}@", self.count), vec![0; 65_536]);
         loop {
-            let got = tokio::time::timeout(Duration::from_millis(300), self.socket.recv(&mut buffer)).await;
+            let got = tokio::time::timeout(patience, self.socket.recv(&mut buffer)).await;
             let length = got.ok()?.expect("loopback");
             let message = std::str::from_utf8(&buffer[..length]).ok().and_then(Message::parse)?;
             let ours = message.header("Call-ID").is_some_and(|id| id.starts_with(&own));
@@ -214,7 +222,11 @@ async fn whatever_comes_beside_it_a_call_that_runs_is_heard_to_its_end() {
     let strangers = world.metric(r#"sauti_packets_total{kind="stranger"}"#).await;
     assert!(strangers > 1_000.0, "{strangers} packets of strangers");
     let rows = world.rows();
-    let refused = rows.iter().filter(|row| row.outcome.as_deref() == Some("refused_config")).count();
+    // A box whose lanes are late beside a running call says 503 before it reads an offer.
+    let unreadable = rows.iter().filter(|row| row.outcome.as_deref() == Some("refused_config")).count();
+    assert!(unreadable > 0, "some were looked at");
+    let refusals = [Some("refused_config"), Some("refused_capacity")];
+    let refused = rows.iter().filter(|row| refusals.contains(&row.outcome.as_deref())).count();
     assert_eq!((rows.len() - refused, rows[0].outcome.as_deref()), (1, Some("completed")), "nothing of it was a call");
 }
 
@@ -225,7 +237,7 @@ async fn absurd_descriptions_are_refused_and_a_stream_without_end_is_closed() {
     for (what, sdp) in absurd() {
         let invite = writer.request("INVITE", "", &sdp);
         writer.send(invite.as_bytes()).await;
-        let code = writer.answer().await;
+        let code = writer.answer_within(SOON).await;
         assert!(matches!(code, Some(400 | 413 | 415 | 488 | 513)), "{what}: {code:?}");
         writer.lives(what).await;
     }
@@ -285,11 +297,11 @@ async fn without_a_port_a_caller_is_told_when_to_try_again_and_then_is_served() 
     });
     let mut second = Peer::dial(&world, 2, "100", |sdp| sdp).await;
     second.answered().await;
-    second.rest(Duration::from_millis(300)).await;
+    second.hears().await;
     second.hang_up().await;
     assert_eq!(second.towards.map(|to| to.port()), Some(ports.end() - 1), "the only whole pair");
     drop(taken);
-    until("both are written down", || world.daemon.entries("CALL_ENDED").len() == 2).await;
+    until("both are written down", || world.rows().iter().filter(|row| row.outcome.is_some()).count() == 2).await;
     let ends: Vec<_> = world.rows().into_iter().filter_map(|row| Some((row.outcome?, row.fault?))).collect();
     let wanted = [("refused_config", "operator"), ("completed", "none")];
     assert_eq!(ends, wanted.map(|(outcome, fault)| (outcome.to_owned(), fault.to_owned())));

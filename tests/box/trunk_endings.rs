@@ -154,7 +154,7 @@ async fn end(mut peer: Peer, ending: Ending, certificate: Arc<PathBuf>) -> End {
             peer.reconnect(&certificate).await;
         }
         Ending::WrongTags => {
-            peer.rest(Duration::from_millis(300)).await;
+            peer.hears().await;
             let mut other = Vec::new();
             peer.call.forge("BYE", &mut other);
             peer.say(&other).await;
@@ -282,6 +282,10 @@ async fn however_a_peer_ends_its_calls_each_has_one_outcome_and_all_tables_retur
     while !plan.is_empty() || !running.is_empty() {
         tokio::select! {
             _ = dials.tick(), if !plan.is_empty() => {
+                // Late lanes refuse who calls next, and should: other tests see to that.
+                if world.metric("sauti_tick_late_seconds").await > LATE {
+                    continue;
+                }
                 let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
                 let Some((who, ending)) = plan.pop() else { continue };
                 let peer = if ending.over_tls() {
@@ -335,6 +339,9 @@ async fn however_a_peer_ends_its_calls_each_has_one_outcome_and_all_tables_retur
     assert_eq!(after.media_sockets, idle);
     eprintln!("{} calls ended: {got:?}; {before:?}, {after:?}; {highest:?}", got.values().sum::<usize>());
 }
+
+/// From this lateness of the lanes on the box takes no call, in seconds.
+const LATE: f64 = 0.04;
 
 /// Connections that are kept for the next call: to the model's server, and of the metrics.
 const SPARE: usize = 2;

@@ -332,7 +332,7 @@ async fn behind_an_address_translation_media_goes_where_packets_come_from() {
         assert!(places.iter().all(|line| line.contains("198.51.100.7")), "the outside's address alone: {places:?}");
         assert!(over.lived.person.first_heard().is_some(), "the greeting is heard");
     }
-    until("the ends are logged", || world.daemon.entries("CALL_ENDED").len() == EVERY.len()).await;
+    world.until_nobody_calls().await;
     assert!(world.rows().iter().all(|row| row.outcome.as_deref() == Some("completed")));
     assert!(world.stop().await.success());
 }

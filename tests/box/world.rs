@@ -433,6 +433,15 @@ impl World {
         tables
     }
 
+    /// Waits until the last caller's permit is back: then nobody is refused for want of it, and no lane is late for her.
+    pub(crate) async fn until_nobody_calls(&self) {
+        until_async("permit and slot are back", async || {
+            let tables = self.tables().await;
+            tables["sauti_table_calls"] == 0.0 && tables["sauti_table_slots"] == 0.0
+        })
+        .await;
+    }
+
     /// Waits until every table is empty again.
     pub(crate) async fn until_tables_are_empty(&self) {
         self.until_tables_are_empty_within(SOON).await;

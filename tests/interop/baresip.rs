@@ -274,9 +274,7 @@ async fn keys_of_a_telephone_are_answered_by_the_model() {
     // She says nothing, for longer than the call lasts.
     let speech = stage.folder.path().join("call.wav");
     ears::write_wav(&speech, 48_000, &vec![0; 48_000 * 30]);
-    let probe = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let control = probe.local_addr().expect("an address").port();
-    drop(probe);
+    let control = outside::free_ports(1);
     let home = tempfile::tempdir().expect("a folder");
     let telephone = Telephone {
         account: format!("<sip:{CALLER}@127.0.0.1>;regint=0;audio_codecs=PCMA/8000/1;ptime=20\n"),

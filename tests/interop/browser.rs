@@ -49,7 +49,7 @@ const SILENT_WITHIN: Duration = Duration::from_millis(220);
 const LINES: [&str; 7] =
     ["caller-en-1", "caller-en-2", "caller-en-3", "caller-en-4", "caller-en-5", "caller-en-6", "caller-en-1"];
 /// Seconds between two of her lines: the answer begins within 1.3 s of them.
-const GAP: &str = "3.4";
+const GAP: &str = "4.4";
 
 /// Which tenths of a recording are audible, each 10 ms.
 fn audible(recording: &[i16]) -> Vec<bool> {
@@ -82,7 +82,7 @@ async fn in_a_browser_the_ai_falls_silent_within_220_ms_of_the_callers_voice() {
     let mut caller = outside::command(&node);
     caller.arg("browser_caller.js").args(["--signal", &format!("http://{desk}")]);
     caller.arg("--speech").arg(&microphone).arg("--out").arg(stage.folder.path().join("browser"));
-    caller.args(["--seconds", "53", "--speak-after", "3300"]);
+    caller.args(["--seconds", "59", "--speak-after", "3300"]);
     outside::run(&mut caller, Duration::from_secs(90)).await;
     let left = stage.close().await;
     left.one_good_call();

@@ -73,9 +73,7 @@ async fn hands_over(way: &str, proxied: bool, expected: &[&str]) {
     let (Some(baresip), Some(python)) = (baresip(), outside::python("pystoi, soundfile")) else { return };
     let words = Words::load();
     let kamailio = if proxied { Some(Carrier::start("MD5").await) } else { None };
-    let probe = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let free = probe.local_addr().expect("an address").port();
-    drop(probe);
+    let free = outside::free_ports(1);
     let desk = kamailio.as_ref().map_or(free, |kamailio| kamailio.port);
     let name = format!("handover-{way}-{proxied}");
     let carrier = kamailio.as_ref().map_or_else(|| phones(desk), |kamailio| proxy::trunk(kamailio.port, "udp"));

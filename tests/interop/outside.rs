@@ -1,8 +1,10 @@
 //! Programs of others: where they are, what it means when they are not there, and one run of one of them.
 
 use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -100,6 +102,21 @@ impl Said {
         let last = self.stdout.lines().last().unwrap_or_default();
         serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in {last:?}"))
     }
+}
+
+/// The first of `count` ports in a row, an even one, free over UDP and TCP. They lie below those that the kernel hands out
+/// by itself, so that nobody else takes them by chance; each call in this process gives others.
+pub(crate) fn free_ports(count: u16) -> u16 {
+    /// Where they begin, blocks of so many ports, and how many blocks.
+    const FIRST: u16 = 21_000;
+    const BLOCK: u16 = 16;
+    const BLOCKS: u16 = 600;
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    assert!(count <= BLOCK, "a block has {BLOCK}");
+    let place = |port| (Ipv4Addr::LOCALHOST, port);
+    let free = |port| UdpSocket::bind(place(port)).is_ok() && TcpListener::bind(place(port)).is_ok();
+    let blocks = (0..BLOCKS).map(|_| FIRST + GIVEN.fetch_add(1, Ordering::Relaxed) % BLOCKS * BLOCK);
+    blocks.into_iter().find(|first| (*first..*first + count).all(free)).expect("ports that nobody has")
 }
 
 /// A command in the folder of the scripts, ended with the test.

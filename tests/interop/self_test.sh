@@ -22,11 +22,14 @@ call() {
     "$python" aiortc_answerer.py --listen "$host:0" --speech "$work/agent.wav" --out "$work/$name-answerer" \
         --seconds 12 --speak-after 800 > "$work/$name.log" 2>&1 &
     answerer=$!
-    for _ in {1..200}; do
+    # The first start reads all of aiortc from the disk.
+    for _ in {1..1200}; do
         desk=$(sed -n 's/^desk //p' "$work/$name.log")
         [[ -n $desk ]] && break
+        kill -0 "$answerer" || break
         sleep 0.05
     done
+    [[ -n $desk ]] || { cat "$work/$name.log" >&2; return 1; }
     "$@" --signal "$desk" --speech "$work/caller.wav" --out "$work/$name" --seconds 11 --speak-after 300
     wait "$answerer" || { cat "$work/$name.log" >&2; return 1; }
     answerer=

@@ -28,6 +28,9 @@ SHORTEST = RATE // 2
 # Speech is followed in pieces of this length; from one to the next it may move by so much either way.
 PIECE = RATE * 2 // 5
 MOVES = RATE * 12 // 100
+# Where nothing near fits, as when the machine stood still meanwhile, it is looked for further away; it must fit there.
+LEAPS = RATE * 48 // 100
+FITS = 0.5
 
 
 def load(path):
@@ -36,29 +39,44 @@ def load(path):
     return resample_poly(samples.mean(axis=1), RATE // factor, rate // factor)
 
 
-def find(said, heard):
-    """Where `said` begins in `heard`: the lag with the highest correlation, normalised by the level under it."""
+def fit(said, heard):
+    """How well `said` fits at each lag in `heard`: the correlation, normalised by the levels of both."""
     padded = numpy.concatenate([heard, numpy.zeros(len(said))])
     cross = fftconvolve(padded, said[::-1], mode="valid")
     sums = numpy.concatenate([[0.0], numpy.cumsum(padded**2)])
     under = sums[len(said) :] - sums[: -len(said)]
     floor = max(sums[-1] / len(padded) * len(said) * 1e-3, 1e-12)
-    return int(numpy.argmax(cross / numpy.sqrt(numpy.maximum(under, floor))))
+    return cross / numpy.sqrt(numpy.maximum(under, floor)) / max(float(numpy.linalg.norm(said)), 1e-12)
+
+
+def find(said, heard):
+    """Where `said` begins in `heard`: where it fits best."""
+    return int(numpy.argmax(fit(said, heard)))
+
+
+def near(piece, padded, at, reach):
+    """Where `piece` fits best in `padded`, by at most `reach` from `at`, and how well."""
+    first = max(at - reach, -LEAPS) + LEAPS
+    fits = fit(piece, padded[first : first + len(piece) + 2 * reach])[: 2 * reach + 1]
+    best = int(numpy.argmax(fits))
+    return first - LEAPS + best, float(fits[best])
 
 
 def follow(said, heard, at):
     """What was heard from `at` on, each piece of it from where it fits best, near where the one before it did."""
-    padded = numpy.concatenate([numpy.zeros(MOVES), heard, numpy.zeros(len(said) + 2 * MOVES)])
+    padded = numpy.concatenate([numpy.zeros(LEAPS), heard, numpy.zeros(len(said) + 2 * LEAPS)])
     quiet = 0.1 * math.sqrt(float(numpy.mean(said**2)))
     parts, lag = [], at
     for start in range(0, len(said), PIECE):
         piece = said[start : start + PIECE]
         # Silence fits anywhere, and a rest is too short to tell.
         if len(piece) == PIECE and math.sqrt(float(numpy.mean(piece**2))) > quiet:
-            first = max(lag + start - MOVES, -MOVES) + MOVES
-            window = padded[first : first + PIECE + 2 * MOVES]
-            lag = first - MOVES - start + min(find(piece, window), 2 * MOVES)
-        from_ = min(max(lag + start, -MOVES) + MOVES, len(padded) - len(piece))
+            place, well = near(piece, padded, lag + start, MOVES)
+            if well < FITS:
+                further, better = near(piece, padded, lag + start, LEAPS)
+                place = further if better >= FITS else place
+            lag = place - start
+        from_ = min(max(lag + start, -LEAPS) + LEAPS, len(padded) - len(piece))
         parts.append(padded[from_ : from_ + len(piece)])
     return numpy.concatenate(parts)
 

@@ -81,7 +81,11 @@ async fn a_bye_that_the_far_end_does_not_know_any_more_ends_the_call_at_once() {
     // Whether it counts as said or as refused is all the same: it is over.
     ending.await.unwrap().ok();
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert_eq!(bench.sip.tables().dialogs, 0);
+    // Whoever attends to the dialog takes it out of the table just after.
+    while bench.sip.tables().dialogs > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", bench.sip.tables());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     assert!(peer.is_left_alone().await, "and is not said again");
     drop(invite);
     bench.idle(Duration::from_secs(45)).await;
@@ -99,15 +103,18 @@ async fn two_hundred_of_each_bad_ending_leave_nothing_behind() {
     for number in 0..800_u32 {
         let mut peer = Peer::new(&bench).await;
         peer.invite("", OFFER).await;
-        peers.push((number % 4, peer));
         if number % 40 == 39 {
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            // The box sets the pace: this one is answered when those before it were taken, so no more than these wait.
+            peer.until("200").await;
         }
+        peers.push((number % 4, peer));
     }
     let mut tasks = tokio::task::JoinSet::new();
     for (kind, mut peer) in peers {
         tasks.spawn(async move {
-            peer.until("200").await;
+            if peer.to_tag.is_empty() {
+                peer.until("200").await;
+            }
             match kind {
                 // never a word again: no ACK
                 0 => {}

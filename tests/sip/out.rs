@@ -41,7 +41,8 @@ async fn sipp_picks_up_and_we_hang_up() {
     let bench = Bench::start(&trunk(port, "")).await;
     // SIPp needs a moment to listen; the INVITE is repeated until it does
     let (dialog, mut events) = bench.sip.place(call()).await.unwrap();
-    assert!(matches!(event(&mut events).await, DialogEvent::Ringing { sdp: None }));
+    let rings = tokio::time::timeout(Duration::from_secs(20), events.recv()).await.expect("SIPp listens");
+    assert!(matches!(rings, Some(DialogEvent::Ringing { sdp: None })));
     let DialogEvent::Confirmed { sdp } = event(&mut events).await else { panic!() };
     assert!(shown(sdp.as_ref()).unwrap().contains("m=audio"));
     dialog.bye().await.unwrap();

@@ -164,14 +164,20 @@ impl Lane {
     /// # Errors
     /// The kernel refuses epoll or the timer; the process cannot work without them.
     pub(super) fn run(self, calls: usize) -> nix::Result<()> {
+        Running::new(self, calls)?.work()
+    }
+}
+
+impl Running {
+    fn new(lane: Lane, calls: usize) -> nix::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER_TOKEN))?;
-        epoll.add(self.command_bell.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, COMMAND_TOKEN))?;
+        epoll.add(lane.command_bell.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, COMMAND_TOKEN))?;
         let mut seats = Vec::with_capacity(calls);
         seats.resize_with(calls, || None);
-        let mut running = Running {
-            lane: self,
+        Ok(Self {
+            lane,
             epoll,
             timer,
             seats,
@@ -182,12 +188,9 @@ impl Lane {
             phase: 0,
             lateness: Lateness::default(),
             buffer: Box::new([0; DATAGRAM]),
-        };
-        running.work()
+        })
     }
-}
 
-impl Running {
     fn work(&mut self) -> nix::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
@@ -383,7 +386,8 @@ impl Running {
         }
     }
 
-    /// Runs every phase that is due; late phases are caught up, so that no frame is lost to a stall.
+    /// Runs the phases that are due. After a stall they are caught up, so that no frame is lost to it, a frame of each call
+    /// at one go: the rings between lane and call task hold a few, and what far ends held back is read in between.
     fn tick(&mut self, now: Instant) {
         if self.seated == 0 {
             self.drain(now);
@@ -402,7 +406,9 @@ impl Running {
                 seat.leg.skip_ticks(given_up);
             }
         }
-        while self.next_phase <= now {
+        let mut left = PHASES;
+        while self.next_phase <= now && left > 0 {
+            left -= 1;
             let due = self.next_phase;
             self.lateness.add(now - due);
             let phase = self.phase;
@@ -418,7 +424,8 @@ impl Running {
         }
         if ticked {
             self.lane.ticks.ticked();
-            if self.phase == 0 {
+            // A lane that never catches up stops at one and the same phase, and must not fall silent about it.
+            if self.phase == 0 || left == 0 {
                 self.drain(now);
                 self.lane.reports.publish(&mut self.lateness, now, self.seated, self.drains.len());
             }
@@ -511,7 +518,54 @@ const _: () = assert!(PHASE.as_millis() * PHASES as u128 == FRAME.as_millis());
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::super::bridge;
     use super::*;
+
+    fn running() -> Running {
+        let lane = Lane {
+            commands: sync_channel(1).1,
+            command_bell: Arc::new(Bell::new().unwrap()),
+            ticks: bridge::ticks().unwrap().0,
+            pool: Arc::new(Pool::new(1)),
+            port_drain: Duration::ZERO,
+            reports: Arc::new(LaneReport::default()),
+        };
+        Running::new(lane, 1).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_standstill_left_is_made_up_a_frame_at_a_go() {
+        let mut running = running();
+        // A call as far as the clock is concerned.
+        running.seated = 1;
+        let start = running.next_phase;
+        let mut now = start + FRAME * 5;
+        running.tick(now);
+        assert_eq!(running.next_phase, start + FRAME, "sockets and call tasks come in between");
+        let mut behind = now - running.next_phase;
+        while running.next_phase <= now {
+            now += PHASE;
+            running.tick(now);
+            let left = now.saturating_duration_since(running.next_phase);
+            assert!(left < behind, "{left:?} after {behind:?}");
+            behind = left;
+        }
+        assert!(now - start <= FRAME * 7, "two frames of time for five: {:?}", now - start);
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_stays_behind_says_so() {
+        let mut running = running();
+        (running.seated, running.phase) = (1, 1);
+        let start = running.next_phase;
+        // Each frame takes as long as it lasts: there is never an end of it.
+        for frame in 5..70 {
+            running.tick(start + FRAME * frame);
+        }
+        assert!(running.lane.reports.late_p99() > Duration::from_millis(40), "{:?}", running.lane.reports.late_p99());
+    }
 
     #[test]
     fn a_short_stall_is_made_up_and_of_a_long_one_no_whole_frame() {

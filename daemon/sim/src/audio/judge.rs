@@ -4,12 +4,14 @@
 //! within 20 ms of that place with a normalised correlation of at least 0.7. Level does not matter, time and content
 //! do: a frame that was dropped shifts all that follows, a swapped one spoils its window. A silenced one would pass
 //! (a fifth less of a window still correlates with 0.89), so a window with a hole in it does not count as heard either.
+//! What the speaker's own machine did to its speech is nobody's loss ([`Stop`]).
 //! Both sides are compared between 150 Hz and 2.4 kHz, where voiced speech is: a speech codec keeps waveforms there,
 //! and none above.
 //! It does not score quality as people hear it; STOI in `tests/interop` does, from outside.
 //!
 //! Driven by whoever kept both recordings, after the call.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use realfft::{RealFftPlanner, num_complex::Complex};
@@ -53,12 +55,35 @@ pub struct Utterance {
     pub truncated_at: Option<usize>,
     /// Where in the recording it should begin; searched 2 s around. `None`: anywhere after the utterance before.
     pub expected_at: Option<usize>,
+    /// Where the speaker's own clock stood still.
+    pub stops: Vec<Stop>,
+}
+
+/// A place at which a speaker stood still, with the machine that runs it: what follows was handed over late.
+///
+/// No buffer can tell that from a network that delivers late, and moves what follows by as much; nor is it any loss of
+/// whoever carried it. So windows around a stop are excused, and the others may lie off by all stops together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The sample of the utterance that was due then.
+    pub at: usize,
+    /// For how many samples.
+    pub length: usize,
+}
+
+impl Stop {
+    /// How long a buffer may need to be even again: what it concealed, and where that meets what came late.
+    const AFTER: usize = WINDOW * 2;
+
+    const fn spoils(&self, begin: usize) -> bool {
+        begin + WINDOW > self.at && begin < self.at + self.length + Self::AFTER
+    }
 }
 
 impl Utterance {
     /// A whole utterance, to be found anywhere after the one before it.
     pub fn new(samples: impl Into<Arc<[i16]>>) -> Self {
-        Self { samples: samples.into(), truncated_at: None, expected_at: None }
+        Self { samples: samples.into(), truncated_at: None, expected_at: None, stops: Vec::new() }
     }
 }
 
@@ -71,7 +96,7 @@ pub struct UtteranceHeard {
     pub sent_windows: u32,
     /// Voiced windows that arrived.
     pub heard_windows: u32,
-    /// Voiced windows beyond the point of truncation; never counted as heard.
+    /// Voiced windows beyond the point of truncation, or at a stop; never counted as heard.
     pub excused_windows: u32,
 }
 
@@ -165,7 +190,7 @@ impl Judge {
                 None => from..usize::MAX,
             };
             let offset = if owed < WINDOW { None } else { self.align(&reference, owed, &received, range) };
-            let account = judge_windows(&reference, owed, &received, offset);
+            let account = judge_windows(&reference, owed, &received, offset, &utterance.stops);
             if let Some(end) = offset.and_then(|at| usize::try_from(at).ok()) {
                 from = (end + owed).saturating_sub(WINDOW * 5);
             }
@@ -269,7 +294,15 @@ impl Judge {
     }
 }
 
-fn judge_windows(reference: &Signal, owed: usize, received: &Signal, offset: Option<i64>) -> UtteranceHeard {
+fn judge_windows(
+    reference: &Signal,
+    owed: usize,
+    received: &Signal,
+    offset: Option<i64>,
+    stops: &[Stop],
+) -> UtteranceHeard {
+    let stood = |until: usize| stops.iter().filter(|stop| stop.at <= until).map(|stop| stop.length).sum::<usize>();
+    let total = stood(usize::MAX);
     let mut account = UtteranceHeard { offset, ..UtteranceHeard::default() };
     let level = rms(&reference.full);
     for (index, window) in reference.full.chunks_exact(WINDOW).enumerate() {
@@ -279,17 +312,28 @@ fn judge_windows(reference: &Signal, owed: usize, received: &Signal, offset: Opt
             continue;
         }
         account.sent_windows += 1;
-        if begin + WINDOW > owed {
+        if begin + WINDOW > owed || stops.iter().any(|stop| stop.spoils(begin)) {
             account.excused_windows += 1;
-        } else if offset.is_some_and(|offset| window_arrived(reference, begin, received, offset + begin as i64)) {
+            continue;
+        }
+        // Found by most of it, the utterance may lie where what follows the stops does, or where what is ahead of them does.
+        let (early, late) = (SLACK + total - stood(begin), SLACK + stood(begin));
+        let around = |place: i64| place - early as i64..=place + late as i64;
+        if offset.is_some_and(|at| window_arrived(reference, begin, received, at + begin as i64, around)) {
             account.heard_windows += 1;
         }
     }
     account
 }
 
-/// True when the window at `begin` lies within 20 ms of `place` in the recording.
-fn window_arrived(reference: &Signal, begin: usize, received: &Signal, place: i64) -> bool {
+/// True when the window at `begin` lies `around` `place` in the recording.
+fn window_arrived(
+    reference: &Signal,
+    begin: usize,
+    received: &Signal,
+    place: i64,
+    around: impl Fn(i64) -> RangeInclusive<i64>,
+) -> bool {
     let window = &reference.full[begin..begin + WINDOW];
     let matches = |at: i64| {
         correlation(window, &received.full, at) >= HEARD_FROM
@@ -300,8 +344,8 @@ fn window_arrived(reference: &Signal, begin: usize, received: &Signal, place: i6
     }
     // Elsewhere: the best place at 6 kHz, then the samples around it.
     let coarse = &reference.coarse[begin / STEP..(begin + WINDOW) / STEP];
-    let (centre, span) = (place / STEP as i64, (SLACK / STEP) as i64);
-    let best = (centre - span..=centre + span)
+    let (first, last) = around(place).into_inner();
+    let best = (first / STEP as i64..=last / STEP as i64)
         .map(|at| (at, correlation(coarse, &received.coarse, at)))
         .max_by(|a, b| a.1.total_cmp(&b.1));
     best.is_some_and(|(at, score)| {

@@ -234,3 +234,30 @@ fn accounts_add_up() {
     assert_eq!(sum.percent(), Some(50.0));
     assert_eq!(sum.utterances.len(), 2);
 }
+
+/// What comes of a speaker who stands still for 100 ms in the middle of each line: 40 ms concealed by silence, and all
+/// that follows later by as much.
+#[test]
+fn a_speaker_who_stood_still_is_heard_where_it_is_known_and_nothing_else_is_excused() {
+    let lines = lines();
+    let stop = |line: &Line| Stop { at: (line.samples.len() / 2).next_multiple_of(FRAME), length: 2_400 };
+    let mut recording = vec![0; LEAD];
+    for line in &lines {
+        let (before, after) = line.samples.split_at(stop(line).at.min(line.samples.len()));
+        recording.extend(before.iter().chain(&[0; 2 * FRAME]).chain(after));
+        recording.resize(recording.len() + GAP, 0);
+    }
+    assert!(judge(&lines, &recording) < 75.0, "off its place, and nobody knows why");
+    let known: Vec<_> = lines
+        .iter()
+        .map(|line| Utterance { stops: vec![stop(line)], ..Utterance::new(line.samples.clone()) })
+        .collect();
+    let heard = Judge::new().heard(&known, &recording);
+    assert_eq!(heard.percent(), Some(100.0));
+    assert!(heard.excused_windows * 5 < heard.sent_windows, "{heard:?}");
+    // A frame that somebody else lost is lost all the same.
+    let mut lossy = recording;
+    lossy.chunks_exact_mut(FRAME).step_by(20).for_each(|frame| frame.fill(0));
+    let lossy = Judge::new().heard(&known, &lossy).percent().unwrap();
+    assert!(lossy < 90.0, "{lossy} % with a frame in twenty silenced");
+}

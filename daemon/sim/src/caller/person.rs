@@ -5,8 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sauti_core::media::frame::{FRAME, FRAME_SAMPLES};
+use sauti_core::media::frame::{FRAME, FRAME_SAMPLES, SAMPLE_RATE};
 use sauti_core::media::level::rms_dbfs;
+
+use crate::audio::judge::{Stop, Utterance};
 
 /// Louder than this is somebody speaking; codec noise in silence stays far below.
 pub const AUDIBLE_DBFS: f32 = -45.0;
@@ -14,6 +16,8 @@ pub const AUDIBLE_DBFS: f32 = -45.0;
 const DONE_AFTER: Duration = Duration::from_millis(700);
 /// Longest that she stays beyond her time, to hear the other side out and to leave it half of the time.
 const OVERTIME: Duration = Duration::from_secs(40);
+/// How long a machine may stand still within a line, in samples: 300 ms.
+const EXCUSED: usize = 7_200;
 /// Patience with a side that says nothing at all.
 const PATIENCE: Duration = Duration::from_secs(12);
 
@@ -55,9 +59,31 @@ pub struct Said {
     pub at: Instant,
     /// She was breaking in.
     pub broke_in: bool,
+    /// Where she stood still, because whatever runs her did.
+    pub stops: Vec<Stop>,
 }
 
 impl Said {
+    /// For the judge, who holds against nobody what she did to her own line.
+    #[must_use]
+    pub fn utterance(&self) -> Utterance {
+        let stood: usize = self.stops.iter().map(|stop| stop.length).sum();
+        // Nobody can be judged by more than that, and it shows as what it is.
+        let stops = if stood > EXCUSED { Vec::new() } else { self.stops.clone() };
+        Utterance { stops, ..Utterance::new(Arc::clone(&self.samples)) }
+    }
+
+    /// Notes when the frame that begins at `done` is handed over. It is due a frame's time after the one before it.
+    fn handed(&mut self, now: Instant, done: usize) {
+        let due = self.at + FRAME * u32::try_from(done / FRAME_SAMPLES).unwrap_or(u32::MAX);
+        let late = now.saturating_duration_since(due);
+        let known: usize = self.stops.iter().map(|stop| stop.length).sum();
+        let late = usize::try_from(late.as_micros() * u128::from(SAMPLE_RATE) / 1_000_000).unwrap_or(usize::MAX);
+        if late > known + FRAME_SAMPLES {
+            self.stops.push(Stop { at: done, length: late - known });
+        }
+    }
+
     /// When the first frame of it that is voiced, and not only breath or silence, was handed to the network.
     #[must_use]
     pub fn voiced_at(&self) -> Instant {
@@ -197,6 +223,9 @@ impl Person {
         }
         let Doing::Speaking { line, done } = &mut self.doing else { return None };
         let mut frame = [0; FRAME_SAMPLES];
+        if let Some(said) = self.said.last_mut() {
+            said.handed(now, *done);
+        }
         let part = line.get(*done..line.len().min(*done + FRAME_SAMPLES)).unwrap_or_default();
         frame[..part.len()].copy_from_slice(part);
         *done += FRAME_SAMPLES;
@@ -263,7 +292,7 @@ impl Person {
 
     fn begin(&mut self, now: Instant, line: Arc<[i16]>, broke_in: bool) {
         let from = self.timeline.len();
-        self.said.push(Said { samples: Arc::clone(&line), from, at: now, broke_in });
+        self.said.push(Said { samples: Arc::clone(&line), from, at: now, broke_in, stops: Vec::new() });
         self.doing = Doing::Speaking { line, done: 0 };
     }
 
@@ -369,6 +398,21 @@ mod tests {
             ..talk.person.said[0].clone()
         };
         assert_eq!(said.voiced_at() - said.at, FRAME * 3);
+    }
+
+    #[test]
+    fn she_knows_where_she_stood_still_herself() {
+        let mut talk = Talk::new(vec![Step::Say(line(50))]);
+        talk.frames(10, false);
+        assert_eq!(talk.person.said[0].stops, []);
+        // A tenth of a second, after which what was missed is made up at once.
+        talk.now += Duration::from_millis(100);
+        let late = talk.now;
+        for _ in 0..5 {
+            talk.person.speak(late);
+        }
+        talk.frames(10, false);
+        assert_eq!(talk.person.said[0].stops, [Stop { at: 10 * FRAME_SAMPLES, length: 2_400 }]);
     }
 
     #[test]

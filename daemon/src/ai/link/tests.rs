@@ -9,6 +9,7 @@ use sauti_core::pii::BoxKey;
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::{accept_async, accept_hdr_async};
@@ -109,12 +110,16 @@ async fn answered_with(answer: &str) -> Failure {
 async fn a_far_end_that_is_asked_for_a_sign_of_life_gives_one_and_a_heartbeat_tells_nobody() {
     let every = Heartbeat { every: Duration::from_millis(20), within: Duration::from_secs(10) };
     let (mut link, mut server) = pair_with(every).await;
+    let (beats, mut beat) = mpsc::channel(1);
     let serve = async {
         // Reading answers the pings; the text comes after the answer to the question.
         let mut heartbeats = 0;
         loop {
             match read(&mut server).await {
-                Some(Ok(Message::Ping(asked))) if asked.is_empty() => heartbeats += 1,
+                Some(Ok(Message::Ping(asked))) if asked.is_empty() => {
+                    heartbeats += 1;
+                    beats.try_send(()).ok();
+                }
                 Some(Ok(Message::Ping(_))) => break,
                 other => panic!("{other:?}"),
             }
@@ -127,13 +132,11 @@ async fn a_far_end_that_is_asked_for_a_sign_of_life_gives_one_and_a_heartbeat_te
         }
         heartbeats
     };
-    let ask = async {
-        sleep(Duration::from_millis(60)).await;
-    };
+    let ask = beat.recv();
     let talk = async {
         tokio::select! {
             event = next(&mut link) => panic!("{event:?} came of a heartbeat"),
-            () = ask => {}
+            first = ask => assert!(first.is_some()),
         }
         link.ask_alive();
         // Which of the two its socket writes first is the far end's affair.

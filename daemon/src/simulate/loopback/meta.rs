@@ -274,7 +274,12 @@ impl Meta {
             ToMeta::Request { method, path, authorization, body, reply } => {
                 let request =
                     HttpRequest { method: &method, path: &path, authorization: authorization.as_deref(), body: &body };
-                reply.send(self.graph.handle(now(), request, effects)).ok();
+                let answer = self.graph.handle(now(), request, effects);
+                // Whoever asked acts on the answer at once: a phone has to know before.
+                for effect in effects.drain(..) {
+                    self.perform(effect);
+                }
+                reply.send(answer).ok();
             }
             ToMeta::Ring { person, offer, generation, reply } => {
                 reply.send(self.ring(*person, &offer, generation)).ok();
@@ -357,6 +362,13 @@ impl Meta {
     fn tell(&self, wacid: &Pii, at: Instant, news: ToPhone) {
         let Some(call) = self.calls.get(wacid) else { return };
         let phone = call.phone.clone();
+        let news = match at.checked_duration_since(Instant::now()) {
+            Some(_) => news,
+            None => match phone.try_send(news) {
+                Ok(()) => return,
+                Err(full) => full.into_inner(),
+            },
+        };
         tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
             phone.send(news).await.ok();

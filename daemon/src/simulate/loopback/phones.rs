@@ -291,10 +291,9 @@ impl Talk {
         loop {
             let due = self.handset.deadline();
             tokio::select! {
+                // Meta's word and the packet behind it may both be there: the word came first.
+                biased;
                 at = &mut posted, if lived.posted.is_none() => lived.posted = at.ok(),
-                received = self.handset.datagram(&mut buffer) => if let Some((length, from)) = received {
-                    self.handset.receive(from, &buffer[..length]);
-                },
                 told = news.recv() => match told {
                     Some(ToPhone::Answer(sdp)) => {
                         lived.answered.get_or_insert_with(Instant::now);
@@ -312,6 +311,9 @@ impl Talk {
                         break;
                     }
                     None => break,
+                },
+                received = self.handset.datagram(&mut buffer) => if let Some((length, from)) = received {
+                    self.handset.receive(from, &buffer[..length]);
                 },
                 _ = ticks.tick() => {
                     self.handset.phone.tick(Instant::now());
