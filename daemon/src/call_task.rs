@@ -45,7 +45,7 @@ use self::transfer::{Person, PersonError, Transfer, next_of_person};
 mod dialog;
 mod transfer;
 
-use self::dialog::KeyPath;
+use self::dialog::{KeyPath, Side};
 
 /// Longest wait for the last word to the far side; the row is written afterwards in any case.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(15);
@@ -62,8 +62,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 pub enum Signal {
     /// The terminate webhook came.
     Terminated {
-        /// Meta calls it a failure.
-        failed: bool,
+        /// Whose fault it is, where Meta calls it a failure.
+        failure: Option<Fault>,
     },
     /// The drain time is over.
     Drain,
@@ -76,6 +76,10 @@ enum Done {
     Door(Action, Result<(), DoorError>),
     /// A REFER was answered.
     Asked(Result<(), DialogError>),
+    /// A re-INVITE of ours was answered.
+    Reinvited(Side, Result<Pii, DialogError>),
+    /// It is to be sent anew.
+    Again(Side),
     /// A person is being called.
     Person(Box<Result<Person, PersonError>>),
 }
@@ -231,7 +235,11 @@ impl CallTask {
         let Self { leg, link, pending, events, transfer, .. } = self;
         tokio::select! {
             signal = signals.recv() => match signal {
-                Some(Signal::Terminated { failed }) => self.input(Input::Terminated { failed }),
+                Some(Signal::Terminated { failure }) => {
+                    // She may have heard something since the last tick.
+                    self.note_consumed();
+                    self.input(Input::Terminated { failure });
+                }
                 Some(Signal::Drain) | None => self.input(Input::Drain),
             },
             Some(done) = pending.next() => self.done(done),
@@ -280,6 +288,8 @@ impl CallTask {
             },
             Done::Model(dialled) => self.dialled(*dialled),
             Done::Asked(answer) => self.asked(answer),
+            Done::Reinvited(side, answer) => self.reinvited(side, answer),
+            Done::Again(side) => self.refresh(side),
             Done::Person(called) => self.person_called(*called),
             Done::Door(action, result) => {
                 if let Err(error) = &result {
@@ -558,13 +568,14 @@ impl CallTask {
                 metrics.model_session("ready", self.course.provider());
                 self.ledger.opened(self.course.model());
                 self.input(Input::ModelReady);
-                let greeting = self.house.texts_of(self.setup.language).greeting.clone();
-                self.session.handle(
-                    now(),
-                    session::Input::Say(Line::Greeting, Pii::new(greeting)),
-                    &mut self.playout,
-                    &mut self.news,
-                );
+                let texts = self.house.texts_of(self.setup.language);
+                let opening = match &texts.notice {
+                    Some(notice) => {
+                        session::Input::SayFirmly(Line::Greeting, Pii::new(format!("{notice} {}", texts.greeting)))
+                    }
+                    None => session::Input::Say(Line::Greeting, Pii::new(texts.greeting.clone())),
+                };
+                self.session.handle(now(), opening, &mut self.playout, &mut self.news);
             }
             session::Effect::Flush { epoch } => {
                 metrics.interruption();
@@ -659,7 +670,7 @@ impl CallTask {
             item: format!("{}-{}", turn.who.label(), self.turns),
             speaker: turn.who,
             began_at: turn.began.wall,
-            heard: None,
+            heard: turn.heard,
             interrupted: turn.interrupted,
             text: turn.text,
         };

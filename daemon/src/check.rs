@@ -17,6 +17,9 @@ use crate::secrets::Secrets;
 /// Longest configuration or instruction file that is read; ours are a few kilobytes.
 const LONGEST: u64 = 4 * 1024 * 1024;
 
+/// What stands for a secret that a command does not need.
+const STAND_IN: &str = "not-given";
+
 /// Reads the configuration at `path` with the secrets of this process.
 ///
 /// Notes about former variable names that this process sees are added to those of the file.
@@ -29,6 +32,15 @@ pub fn load(path: &Path, secrets: &Secrets) -> Result<Config, Problems> {
 }
 
 fn load_with(path: &Path, secrets: &Secrets, is_set: &dyn Fn(&str) -> bool) -> Result<Config, Problems> {
+    read_with(path, secrets, &|name| secrets.get(name), is_set)
+}
+
+fn read_with(
+    path: &Path,
+    secrets: &Secrets,
+    given: &dyn Fn(&str) -> Option<String>,
+    is_set: &dyn Fn(&str) -> bool,
+) -> Result<Config, Problems> {
     let former = former_names(is_set);
     let outcome = read_text(path).map_err(|why| unreadable_file(path, &why)).and_then(|text| {
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
@@ -38,7 +50,7 @@ fn load_with(path: &Path, secrets: &Secrets, is_set: &dyn Fn(&str) -> bool) -> R
             &Environment {
                 host_name: &host_name,
                 cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
-                secrets: &|name| secrets.get(name),
+                secrets: given,
                 read_file: &|file| read_text(&folder.join(file)),
             },
         )
@@ -66,12 +78,27 @@ fn load_with(path: &Path, secrets: &Secrets, is_set: &dyn Fn(&str) -> bool) -> R
 ///
 /// The exit to leave with.
 pub fn load_or_report(path: &Path, secrets: &Secrets) -> Result<Config, Exit> {
-    load(path, secrets).map_err(|problems| {
+    reported(path, load(path, secrets))
+}
+
+fn reported(path: &Path, outcome: Result<Config, Problems>) -> Result<Config, Exit> {
+    outcome.map_err(|problems| {
         let report = report(&problems, path, paints(&io::stderr()));
         // stderr is the last resort: when it is closed there is nobody left to tell
         drop(io::stderr().lock().write_all(report.as_bytes()));
         Exit::BadConfig
     })
+}
+
+/// The same for a command that an operator gives beside the daemon, whose shell has no secrets: each one that is
+/// missing has a stand-in, except those that the command itself needs.
+///
+/// # Errors
+///
+/// The exit to leave with.
+pub fn load_beside(path: &Path, secrets: &Secrets, needs: &dyn Fn(&str) -> bool) -> Result<Config, Exit> {
+    let given = |name: &str| secrets.get(name).or_else(|| (!needs(name)).then(|| STAND_IN.to_owned()));
+    reported(path, read_with(path, secrets, &given, &|_| false))
 }
 
 /// `sauti check`: everything on stdout.

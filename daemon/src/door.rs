@@ -73,6 +73,15 @@ impl FarSide {
         }
     }
 
+    /// Its dialog, where the call came by SIP.
+    #[must_use]
+    pub const fn dialog(&self) -> Option<&Dialog> {
+        match self {
+            Self::Graph { .. } => None,
+            Self::Sip { dialog, .. } => Some(dialog),
+        }
+    }
+
     /// What it takes to end the call at the far side after a crash, where its wacid does not.
     #[must_use]
     pub fn journal(&self) -> Option<LiveDialog> {
@@ -103,10 +112,11 @@ impl FarSide {
     /// The offer cannot be answered, or the box has nothing to answer it with.
     pub fn open_leg(&self, lanes: &Arc<Lanes>, offer: Option<&Pii>) -> Result<OpenLeg, OpenError> {
         let offer = offer.map(Pii::expose);
-        // A fingerprint asks for DTLS, and what offers DTLS here speaks ICE too (whatsapp-calling §4).
-        let dtls = offer.is_some_and(|offer| offer.contains("a=fingerprint:"));
+        // WhatsApp by SIP asks for DTLS by a fingerprint, and speaks ICE then too (whatsapp-calling §4). A trunk has
+        // what its `srtp` says.
+        let fingerprint = offer.is_some_and(|offer| offer.contains("a=fingerprint:"));
         match (self, offer) {
-            (Self::Sip { media, .. }, offer) if !dtls => {
+            (Self::Sip { media, door, .. }, offer) if *door == Door::Trunk || !fingerprint => {
                 let (link, opened) = lanes.open_rtp(offer, media)?;
                 Ok(OpenLeg { link, sdp: Pii::new(opened.sdp) })
             }

@@ -19,6 +19,7 @@ use sauti_core::ids::CallId;
 use sauti_core::now::Now;
 use sauti_core::pii::{CallerAddress, KeyedHash, Pii};
 use sauti_core::record::{EndRow, TextId};
+use sauti_core::whatsapp::graph_codes::media_code;
 use sauti_core::whatsapp::sdp::{connect_age, is_stale, origin_time};
 use sauti_core::whatsapp::wacid::wacid_hash;
 use sauti_core::whatsapp::webhook::{
@@ -317,11 +318,15 @@ impl Board {
             self.house.metrics.webhook("terminate_without_call");
             return;
         };
-        let failed = matches!(terminate.status, TerminateStatus::Failed);
         let mut values = vec![(Field::CallEvent, "terminate".into())];
         values.extend(terminate.error_codes.first().map(|code| (Field::Code, (*code).into())));
+        let known = terminate.error_codes.iter().find_map(|code| media_code(*code));
+        values.extend(known.map(|(_, words)| (Field::Remedy, words.into())));
         note(Some(entry.setup.call_id), &values);
-        entry.signals.try_send(Signal::Terminated { failed }).ok();
+        // A code that says nothing of the media leaves it with Meta.
+        let fault = known.map_or(Fault::Whatsapp, |(fault, _)| fault);
+        let failure = matches!(terminate.status, TerminateStatus::Failed).then_some(fault);
+        entry.signals.try_send(Signal::Terminated { failure }).ok();
     }
 
     fn message_status(&self, status: &MessageStatus) {

@@ -271,3 +271,35 @@ async fn where_the_server_judges_the_ai_is_cut_off_by_its_word_a_network_away() 
     world.until_tables_are_empty().await;
     assert!(world.stop().await.success());
 }
+
+/// What callers have to be told they hear out, whatever they say meanwhile; then they are listened to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_and_the_greeting_behind_it_are_heard_out() {
+    const NOTICE: &str = "This call is answered by a machine.";
+    let speech = Speech::load().expect("speech is embedded");
+    let script = script(&speech);
+    let mut world = World::start(Options {
+        more: format!("[agent.en]\nnotice = \"{NOTICE}\"\n"),
+        model: Arc::new(move |facts| {
+            let mut settings = far_away(script.clone(), facts);
+            settings.recording.client_frames = true;
+            settings
+        }),
+        ..options("notice", &speech)
+    })
+    .await;
+    let lines = &speech.caller("en");
+    let broke_in = Step::BreakIn { after: Duration::from_millis(600), line: Arc::clone(&lines[0].samples) };
+    let says = vec![broke_in, Step::Listen, Step::Say(Arc::clone(&lines[1].samples)), Step::Listen, Step::HangUp];
+    let (lived, model) = calls(&mut world, vec![says]).await.remove(0);
+    let opening = &model.record.spoken[0];
+    assert!(opening.truncated_at_ms.is_none() && !opening.cancelled, "{}", objections(&model));
+    let heard = Judge::new().heard(&[Utterance::new(Arc::clone(&opening.samples))], &lived.person.heard);
+    assert!(heard.percent().is_some_and(|percent| percent >= HEARD), "{heard:?}");
+    let asked = model.record.client_log.iter().find(|(_, event)| event.contains("response.create"));
+    let asked = &asked.expect("it was asked for").1;
+    assert!(asked.contains(NOTICE) && asked.find(NOTICE) < asked.find("Hello!"), "{asked}");
+    assert!(model.record.spoken.len() > 1, "and she is answered");
+    world.until_tables_are_empty().await;
+    assert!(world.stop().await.success());
+}

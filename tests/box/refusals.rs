@@ -134,6 +134,7 @@ async fn a_dead_token_ends_the_call_as_the_operators_fault_and_the_text_waits() 
     assert_eq!(world.asked(Ask::PreAccept).await, 1, "a dead token is not tried again");
     let told = world.daemon.entries("WA_VOICE_ERROR");
     assert!(told.iter().any(|entry| entry["CODE"] == 190 && entry["REMEDY"].is_string()), "{told:?}");
+    assert!(told.iter().all(|entry| entry["TRACE"].as_str().is_some_and(|trace| trace.len() == 23)), "{told:?}");
     assert!(world.far.meta.texts().await.is_empty());
     call.abort();
 }

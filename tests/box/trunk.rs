@@ -38,8 +38,9 @@ async fn calls_of_a_trunk_are_answered_logged_and_written_down_like_any_other() 
             trunk::call(plan(who, listen_and_leave()), carrier(&world, transport), Arc::clone(&world.tally)).await;
         assert_eq!((over.trouble, over.over), (None, Some(Cause::HungUp)));
         assert!(over.person.first_heard().is_some(), "the greeting is heard");
+        world.until_nobody_calls().await;
     }
-    until("both calls are written down", || world.daemon.entries("CALL_ENDED").len() == 2).await;
+    until("both ends are logged", || world.daemon.entries("CALL_ENDED").len() == 2).await;
     let rows = world.rows();
     assert_eq!(rows.len(), 2, "{rows:?}");
     for (who, row) in (1..).zip(&rows) {
@@ -116,7 +117,7 @@ async fn a_full_box_says_when_to_try_again_and_what_it_cannot_answer_it_refuses_
     until("the first caller hears us", || !world.daemon.entries("CONVERSATION_STARTED").is_empty()).await;
     first.call.hang_up(Instant::now());
     assert!(first.until(|event| *event == CallEvent::Over).await.is_some());
-    until("the permit is back", || world.rows().iter().all(|row| row.outcome.is_some())).await;
+    world.until_nobody_calls().await;
     // A codec that nobody has.
     let odd = |sdp: String| {
         sdp.replace("PCMA/8000", "X-NONE/8000").replace("RTP/AVP 8 ", "RTP/AVP 96 ").replace("rtpmap:8 ", "rtpmap:96 ")
@@ -127,7 +128,8 @@ async fn a_full_box_says_when_to_try_again_and_what_it_cannot_answer_it_refuses_
     let mut fourth = Peer::dial(&world, 4, "999", |sdp| sdp).await;
     let refused = fourth.until(|event| matches!(event, CallEvent::Refused { .. })).await;
     assert_eq!(refused, Some(CallEvent::Refused { status: 404, retry_after: None }), "no route, no call");
-    until("three calls are written down", || world.daemon.entries("CALL_ENDED").len() == 3).await;
+    until("three calls are written down", || world.rows().iter().filter(|row| row.outcome.is_some()).count() == 3)
+        .await;
     let outcomes: Vec<_> = world.rows().into_iter().filter_map(|row| row.outcome).collect();
     assert_eq!(outcomes, ["completed", "refused_capacity", "refused_config"]);
     for peer in [first, second, third, fourth] {
@@ -145,9 +147,53 @@ async fn a_number_with_and_without_its_plus_is_the_same_caller_and_a_withheld_on
         peer.answered().await;
         peer.rest(Duration::from_millis(200)).await;
         peer.hang_up().await;
+        world.until_nobody_calls().await;
     }
-    until("all are written down", || world.daemon.entries("CALL_ENDED").len() == 3).await;
     let hashes: Vec<_> = world.rows().into_iter().map(|row| row.caller_hash).collect();
     let hash = world.hash_of(&CallerAddress { number: Some(number), bsuid: None });
     assert_eq!(hashes, [Some(hash.clone()), Some(hash), None]);
+}
+
+/// Field engineers ask beside the daemon, and systemd gives its secrets to the daemon alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_for_trunks_work_in_a_shell_without_secrets() {
+    let world = World::start(options("trunk-tools")).await;
+    let own = std::fs::read_to_string(world.folder.path().join("config.toml")).expect("its configuration");
+    let admin = format!("admin = \"{}\"", world.daemon.admin);
+    let config = world.folder.path().join("beside.toml");
+    let registers = "[[trunk]]\nname = \"mtn-rw\"\nregistrar = \"sip.example.invalid\"\nusername = \"250780000001\"\n";
+    std::fs::write(&config, own.replace("admin = \"127.0.0.1:0\"", &admin) + registers).expect("a file");
+    let invite = world.folder.path().join("invite.txt");
+    let text = "INVITE sip:100@box SIP/2.0\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bK1\nFrom: <sip:1@h>;tag=1\n\
+                To: <sip:100@box>\nCall-ID: 1\nCSeq: 1 INVITE\nContact: <sip:a@127.0.0.1>\nContent-Length: 0\n\n";
+    std::fs::write(&invite, text).expect("a file");
+    let ask = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sauti"));
+        let output = command.args(arguments).arg("--config").arg(&config).env_clear().output().await;
+        let output = output.expect("the binary starts");
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), said(&output.stdout), said(&output.stderr))
+    };
+    let (code, list, _) = ask(&["trunk", "list"]).await;
+    assert!(code == Some(0) && list.contains("name: carrier") && list.contains("name: mtn-rw"), "{list}");
+    let (code, status, complaint) = ask(&["trunk", "status"]).await;
+    assert!(code == Some(0) && status.contains("carrier"), "{status}{complaint}");
+    let (code, route, complaint) = ask(&["route", invite.to_str().expect("a plain path")]).await;
+    assert!(code == Some(0) && route.contains("trunk: carrier"), "{route}{complaint}");
+    // What a command cannot do without it asks for, and for nothing else.
+    let (code, _, complaint) = ask(&["trunk", "test", "mtn-rw"]).await;
+    assert_eq!(code, Some(78));
+    assert!(complaint.contains("SAUTI_TRUNK_MTN_RW_PASSWORD") && !complaint.contains("OPENAI"), "{complaint}");
+}
+
+/// Far ends that would take DTLS as well say so; a trunk has what its `srtp` says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fingerprint_in_a_trunks_offer_changes_nothing() {
+    let world = World::start(options("trunk-fingerprint")).await;
+    let fingerprint = format!("a=fingerprint:sha-256 {}\r\n", ["AB"; 32].join(":"));
+    let mut peer = Peer::dial(&world, 1, "100", |sdp| sdp + &fingerprint).await;
+    peer.answered().await;
+    peer.hears().await;
+    peer.hang_up().await;
+    assert_eq!(peer.call.faults, Vec::<String>::new());
 }

@@ -3,7 +3,7 @@
 //! SIPp judges the messages and plays speech; what it was sent is captured by dumpcap, read by tshark, decoded by
 //! libsndfile (`heard.py`) and scored by STOI.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -39,6 +39,8 @@ const STORY_WITHIN: Duration = Duration::from_secs(90);
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How far the mean of what passes between two packets may be from the packet time that was agreed on.
 const MEAN_WITHIN_MS: f64 = 0.5;
+/// By how much the first packet of a stream, or the last, may be late on a busy machine: in a short one its mean shows that.
+const LATE_MS: f64 = 300.0;
 /// What the caller says while the call is held, and nobody hears.
 const ASIDE: &str = "caller-en-1";
 
@@ -68,18 +70,10 @@ impl Tools {
     }
 }
 
-/// Four ports in a row from an even one on, free a moment ago, for the caller's media.
+/// Four even ports for the caller's media, with the odd ones behind them.
 fn free_ports() -> [u16; 4] {
-    for _ in 0..100 {
-        let chance = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
-        let first = chance.expect("a free port").port() & !1;
-        let ports = [first, first.saturating_add(2), first.saturating_add(4), first.saturating_add(6)];
-        let row = first..=first.saturating_add(7);
-        if first < 65_000 && row.into_iter().all(|port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
-            return ports;
-        }
-    }
-    panic!("no four ports in a row are free");
+    let first = outside::free_ports(8);
+    [first, first + 2, first + 4, first + 6]
 }
 
 /// dumpcap, writing what goes to the caller's ports.
@@ -135,14 +129,21 @@ struct Manner {
     ports: [u16; 4],
 }
 
+impl Manner {
+    /// Whether the call is on hold for a while: that pause is in the mean of its stream.
+    fn holds(&self) -> bool {
+        matches!(self.scenario, "hold" | "resume")
+    }
+}
+
 /// One call of SIPp to its end, which must be the one that the scenario has.
 async fn sipp(stage: &Stage, manner: &Manner) {
     let listener = if manner.transport == "u1" { "sip.udp" } else { "sip.tcp" };
-    let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr()).expect("a free port");
+    let own = outside::free_ports(1);
     let [media, second, third, _] = manner.ports.map(|port| port.to_string());
     let mut sipp = outside::command(Path::new("/usr/bin/sipp"));
     sipp.arg("-sf").arg(outside::scripts().join(format!("sipp/{}.xml", manner.scenario)));
-    sipp.args(["-s", CALLED, "-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", &own.port().to_string(), "-mp", &media]);
+    sipp.args(["-s", CALLED, "-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", &own.to_string(), "-mp", &media]);
     sipp.args(["-key", "second", &second, "-key", "third", &third, "-key", "ptime", &manner.packet_ms.to_string()]);
     sipp.args(["-d", &manner.length.as_millis().to_string(), "-m", "1", "-nostdin", "-trace_err", "-t"]);
     sipp.args([manner.transport, &stage.listeners[listener].to_string()]);
@@ -175,7 +176,12 @@ async fn a_conversation(tools: &Tools, manner: Manner, prepare: impl AsyncFnOnce
         "early" => TRUNK.replacen("allow = ", "early_media = true\nallow = ", 1),
         _ => TRUNK.to_owned(),
     };
-    let stage = Stage::open_with(&name, stage::model(words.script()), Ipv4Addr::LOCALHOST, &trunk).await;
+    let mut model = stage::model(words.script());
+    if manner.scenario == "reliable" {
+        // It rings until the PRACK is answered: our 200 may overtake that answer, as the 180 holds no SDP.
+        model.latency = Latency { session_updated: Duration::from_secs(1), ..Latency::ZERO };
+    }
+    let stage = Stage::open_with(&name, model, Ipv4Addr::LOCALHOST, &trunk).await;
     prepare(stage.folder.path(), &words).await;
     let capture = Capture::start(stage.folder.path(), manner.ports).await;
     sipp(&stage, &manner).await;
@@ -192,9 +198,10 @@ async fn a_conversation(tools: &Tools, manner: Manner, prepare: impl AsyncFnOnce
     for stream in streams {
         let mean = stream["mean_delta_ms"].as_f64().expect("a figure");
         assert_eq!(stream["lost"], 0, "{figures}");
+        let gaps = (stream["packets"].as_f64().expect("a figure") - 1.0).max(1.0);
+        let within = MEAN_WITHIN_MS.max(LATE_MS / gaps);
         let apart = (mean - f64::from(manner.packet_ms)).abs();
-        // A stream that was held has its pause in the mean.
-        assert!(apart <= MEAN_WITHIN_MS || manner.scenario == "hold", "{figures}");
+        assert!(apart <= within || manner.holds(), "{figures}");
     }
     let lengths = sources.values().map(|source| source["lengths_ms"].clone()).collect::<Vec<_>>();
     assert_eq!(lengths, [serde_json::json!([manner.packet_ms])], "as agreed on: {figures}");
@@ -241,10 +248,19 @@ async fn ringing_is_acknowledged_and_the_session_is_renewed_in_time() {
 
 #[tokio::test]
 async fn a_call_on_hold_is_silent_both_ways_and_goes_on_afterwards() {
+    held("hold").await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_taken_off_hold_by_our_offer_goes_on() {
+    held("resume").await;
+}
+
+async fn held(scenario: &'static str) {
     let _alone = outside::alone();
     let Some(tools) = Tools::find() else { return };
     let length = Duration::from_secs_f64(Words::load().seconds()) - SPEAK_AFTER;
-    let manner = Manner { scenario: "hold", transport: "u1", packet_ms: 20, length, ports: free_ports() };
+    let manner = Manner { scenario, transport: "u1", packet_ms: 20, length, ports: free_ports() };
     let heard = a_conversation(&tools, manner, async |folder, words| {
         tools.speech(folder, "hold.al", &[ASIDE], [0.3, 0.0]).await;
         let tail = words.seconds() - SPEAK_AFTER.as_secs_f64() - spoken(words).as_secs_f64() + 1.0;

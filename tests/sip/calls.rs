@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sauti::sip::{Broken, DialogError, DialogEvent, NO_ACK, Refuse};
+use sauti::sip::{Broken, DialogError, DialogEvent, Invite, NO_ACK, Refuse};
 use sauti_core::sip::trace::Way;
 
-use super::bench::{ANSWER, Bench, LOOPBACK, OFFER, Peer, event, shown};
+use super::bench::{ANSWER, Bench, LOOPBACK, Message, OFFER, Peer, event, shown};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_rings_at_once_is_answered_with_a_contact_and_ends_with_bye() {
@@ -59,7 +59,7 @@ async fn our_bye_follows_the_record_route_and_the_contact() {
 }
 
 /// An answer to a request that came.
-pub(crate) fn reply(request: &super::bench::Message, code: u16, more: &str) -> String {
+pub(crate) fn reply(request: &Message, code: u16, more: &str) -> String {
     let via: Vec<String> = request.all("Via").iter().map(|via| format!("Via: {via}\r\n")).collect();
     let header = |name: &str| request.header(name).unwrap_or_default().to_owned();
     let to = header("To");
@@ -92,6 +92,27 @@ async fn a_delayed_offer_is_ours_in_the_200_and_theirs_in_the_ack() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_re_invite_that_leaves_the_offer_to_us_is_answered_in_its_ack() {
+    let mut bench = Bench::start(LOOPBACK).await;
+    let mut peer = Peer::new(&bench).await;
+    let (mut invite, _) = peer.talk(&mut bench, "").await;
+    let asked = peer.request("INVITE", 2, "", "");
+    peer.send(&asked).await;
+    let DialogEvent::Reoffer { sdp: None, reply } = event(&mut invite.events).await else { panic!() };
+    reply.answer(ANSWER).await;
+    assert_eq!(peer.until("200").await.body, ANSWER);
+    peer.ack(2, OFFER).await;
+    let DialogEvent::Answered { sdp } = event(&mut invite.events).await else { panic!() };
+    assert_eq!(shown(Some(&sdp)), Some(OFFER));
+    // After other requests too the library says that the dialog stands; that is no answer.
+    for sequence in [3, 4] {
+        let key = peer.ask("INFO", sequence, "Content-Type: application/dtmf-relay\r\n", "Signal=5\r\n").await;
+        assert_eq!(key.code(), 200);
+        assert!(matches!(event(&mut invite.events).await, DialogEvent::Dtmf('5')));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hold_refresh_keys_and_refusals_within_a_call() {
     let mut bench = Bench::start(LOOPBACK).await;
     let mut peer = Peer::new(&bench).await;
@@ -113,11 +134,9 @@ async fn hold_refresh_keys_and_refusals_within_a_call() {
     let refused = peer.request("INVITE", 3, "", OFFER);
     peer.send(&refused).await;
     assert_eq!(peer.until("488").await.header("CSeq"), Some("3 INVITE"));
-    let ack = peer.request_in("ACK", 3, 4, "", "");
+    let ack = peer.request_in("ACK", 3, 5, "", "");
     peer.send(&ack).await;
-    let dropped = peer.request("UPDATE", 4, "", OFFER);
-    peer.send(&dropped).await;
-    assert_eq!(peer.until("488").await.header("CSeq"), Some("4 UPDATE"), "an offer that nobody looked at");
+    assert_eq!(peer.ask("UPDATE", 4, "", OFFER).await.code(), 488, "an offer that nobody looked at");
     assert_eq!(
         peer.ask("UPDATE", 5, "Session-Expires: 200;refresher=uac\r\nSupported: timer\r\n", "")
             .await
@@ -255,10 +274,17 @@ async fn each_refusal_is_said_rightly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_nobody_refreshes_ends() {
+async fn a_session_that_nobody_refreshes_ends_and_others_are_refreshed_by_update_or_re_invite() {
     let mut bench = Bench::start(LOOPBACK).await;
     let mut peer = Peer::new(&bench).await;
     let more = "Session-Expires: 90;refresher=uas\r\nSupported: timer\r\n";
+    let mut others = Vec::new();
+    for takes in [Update::Unnamed, Update::Refused, Update::Answered] {
+        let mut other = Peer::new(&bench).await;
+        let allow = if takes == Update::Unnamed { "Allow: INVITE, ACK, BYE, CANCEL\r\n" } else { "" };
+        let (invite, _) = other.talk(&mut bench, &format!("{more}{allow}")).await;
+        others.push(tokio::spawn(refreshed(other, invite, takes)));
+    }
     let (mut invite, answer) = peer.talk(&mut bench, more).await;
     assert_eq!(answer.header("Session-Expires"), Some("90;refresher=uas"));
     let begun = std::time::Instant::now();
@@ -283,4 +309,58 @@ async fn a_session_that_nobody_refreshes_ends() {
     };
     peer.send(&reply(&bye, 200, "")).await;
     assert!(NO_ACK.contains("advertise"));
+    for other in others {
+        other.await.unwrap();
+    }
+}
+
+/// The next message, however long the far end waits before it says something.
+async fn at_last(peer: &mut Peer) -> Message {
+    let patience = std::time::Instant::now() + Duration::from_secs(50);
+    loop {
+        if let Ok(message) = tokio::time::timeout(Duration::from_secs(1), peer.receive_any()).await {
+            return message;
+        }
+        assert!(std::time::Instant::now() < patience, "nothing comes");
+    }
+}
+
+/// How a far end takes our UPDATE.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Update {
+    /// Its `Allow` does not name it, so that none comes.
+    Unnamed,
+    /// It refuses it.
+    Refused,
+    /// It answers, and that is all.
+    Answered,
+}
+
+/// A far end whose call outlives the time after which it would have been given up.
+async fn refreshed(mut peer: Peer, mut invite: Invite, takes: Update) {
+    if takes != Update::Unnamed {
+        let update = at_last(&mut peer).await;
+        assert!(update.first.starts_with("UPDATE "), "{update:?}");
+        let renewed = "Require: timer\r\nSession-Expires: 90;refresher=uac";
+        let (code, headers) = if takes == Update::Answered { (200, renewed) } else { (405, "") };
+        peer.send(&reply(&update, code, headers)).await;
+    }
+    if takes != Update::Answered {
+        let due = tokio::time::timeout(Duration::from_secs(50), invite.events.recv()).await.unwrap();
+        assert!(matches!(due, Some(DialogEvent::RefreshDue)), "{due:?}");
+        let dialog = invite.dialog.clone();
+        let offering = tokio::spawn(async move { dialog.reinvite(ANSWER).await });
+        let asked = peer.until("INVITE").await;
+        assert_eq!((asked.body.as_str(), asked.header("Session-Expires")), (ANSWER, Some("90;refresher=uac")));
+        let answer = format!(
+            "Contact: <sip:peer@{}>\r\nRequire: timer\r\nSession-Expires: 90;refresher=uac\r\n\
+             Content-Type: application/sdp\r\n\r\n{OFFER}",
+            peer.own()
+        );
+        peer.send(&reply(&asked, 200, &answer)).await;
+        assert_eq!(shown(offering.await.unwrap().ok().as_ref()), Some(OFFER));
+        peer.until("ACK").await;
+    }
+    let later = tokio::time::timeout(Duration::from_secs(20), invite.events.recv()).await;
+    assert!(later.is_err(), "the call goes on: {later:?}");
 }

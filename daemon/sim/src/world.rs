@@ -447,7 +447,7 @@ impl World {
                 self.note("model not opened");
                 self.session_input(session::Input::NotOpened(failure));
             }
-            Later::Terminated => self.input(Input::Terminated { failed: false }),
+            Later::Terminated => self.input(Input::Terminated { failure: None }),
             Later::Drain => self.input(Input::Drain),
         }
         self.perform();

@@ -1,14 +1,16 @@
 //! What the dialog of a call by SIP tells its task: hang-ups, keys, holds, new offers.
 
+use std::time::Duration;
+
 use sauti_core::ai::session;
 use sauti_core::call::machine::Input;
 use sauti_core::call::transfer::Input as ToTransfer;
 use sauti_core::pii::Pii;
 
-use super::CallTask;
+use super::{CallTask, Done};
 use crate::door::{fault_at, further_event, is_whatsapp};
 use crate::obs::logging::Field;
-use crate::sip::{Broken, DialogEvent, NO_ACK, NO_ACK_META, Reply};
+use crate::sip::{Broken, DialogError, DialogEvent, NO_ACK, NO_ACK_META, Reply};
 
 /// A way that keys come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,18 +21,45 @@ pub(super) enum KeyPath {
     Info,
 }
 
+/// Whose dialog it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Caller,
+    /// Whom the caller is handed to.
+    Person,
+}
+
+impl Side {
+    /// How long to wait when both sides offered at once: 0 to 2 s for a call that came, 2.1 to 4 s for one that we made
+    /// (RFC 3261 §14.1).
+    const fn waits_after_glare(self) -> Duration {
+        match self {
+            Self::Caller => Duration::from_millis(1_500),
+            Self::Person => Duration::from_secs(3),
+        }
+    }
+}
+
 impl CallTask {
-    /// Takes an event of the dialog; `None` when the dialog is gone and has said why before.
+    /// Takes an event of the dialog; `None` when the dialog is gone. Mostly it has said why before; a BYE ahead of the
+    /// answer ends it without a word. After the answer the media tell when she has gone.
     pub(super) async fn dialog_event(&mut self, event: Option<DialogEvent>) {
         let Some(event) = event else {
             self.events = None;
+            if self.accepted.is_none() {
+                self.input(Input::Terminated { failure: None });
+            }
             return;
         };
         if matches!(event, DialogEvent::Confirmed { .. }) {
             self.note_answer();
         }
         match event {
-            DialogEvent::Cancelled | DialogEvent::Bye => self.input(Input::Terminated { failed: false }),
+            DialogEvent::Cancelled | DialogEvent::Bye => {
+                // She may have heard something since the last tick.
+                self.note_consumed();
+                self.input(Input::Terminated { failure: None });
+            }
             DialogEvent::Confirmed { sdp: Some(sdp) } => {
                 // The answer to the offer that went out with our 200.
                 let taken = self.leg.as_mut().map(|leg| leg.accept_answer(sdp.expose()));
@@ -57,6 +86,8 @@ impl CallTask {
                 self.input(Input::LegLost);
             }
             DialogEvent::Reoffer { sdp, reply } => self.reoffer(sdp.as_ref().map(Pii::expose), reply).await,
+            DialogEvent::Answered { sdp } => self.reoffer_answered(Side::Caller, &sdp),
+            DialogEvent::RefreshDue => self.refresh(Side::Caller),
             DialogEvent::Dtmf(key) => self.key(KeyPath::Info, key),
             DialogEvent::Referred { code, is_final } => self.transfer_input(ToTransfer::News { code, is_final }),
             // Of calls that we make.
@@ -100,7 +131,7 @@ impl CallTask {
         let Some(leg) = self.leg.as_mut() else { return };
         let answered = match offer {
             Some(offer) => leg.reoffer(offer).map(|(sdp, agreed)| (sdp, Some(agreed))),
-            None => Ok((leg.make_offer(false).unwrap_or_default(), None)),
+            None => leg.make_offer(false).map(|sdp| (sdp, None)),
         };
         match answered {
             Ok((sdp, agreed)) => {
@@ -115,6 +146,42 @@ impl CallTask {
                 self.leg_trouble(&error);
                 reply.refuse(488).await;
             }
+        }
+    }
+
+    /// The far end's answer to an offer of ours within the call. A bad one changes nothing.
+    fn reoffer_answered(&mut self, side: Side, sdp: &Pii) {
+        match side {
+            Side::Caller => match self.leg.as_mut().map(|leg| leg.accept_answer(sdp.expose())) {
+                Some(Ok(agreed)) => self.hold(agreed.held),
+                Some(Err(error)) => self.leg_trouble(&error),
+                None => {}
+            },
+            Side::Person => self.person_reoffer_answered(sdp),
+        }
+    }
+
+    /// Refreshes the session where UPDATE does not: by an offer of what is in force.
+    pub(super) fn refresh(&mut self, side: Side) {
+        let (leg, dialog) = match side {
+            Side::Caller => (self.leg.as_mut(), self.setup.far_side.dialog()),
+            Side::Person => self.person_line(),
+        };
+        let (Some(offer), Some(dialog)) = (leg.and_then(|leg| leg.make_offer(false).ok()), dialog) else { return };
+        let dialog = dialog.clone();
+        self.pending.push(Box::pin(async move { Done::Reinvited(side, dialog.reinvite(&offer).await) }));
+    }
+
+    /// A re-INVITE of ours was answered, or was not: then the session timer ends the call when it is time.
+    pub(super) fn reinvited(&mut self, side: Side, answer: Result<Pii, DialogError>) {
+        match answer {
+            Ok(sdp) => self.reoffer_answered(side, &sdp),
+            // Theirs was under way; what is in force may be something else after it, so the offer is made anew.
+            Err(DialogError::Refused { code: 491, .. }) => self.pending.push(Box::pin(async move {
+                tokio::time::sleep(side.waits_after_glare()).await;
+                Done::Again(side)
+            })),
+            Err(error) => self.trouble("refresh", &[(Field::Reason, error.label().into())]),
         }
     }
 

@@ -15,7 +15,10 @@ use sauti_core::call::outcome::{Door, Fault};
 use sauti_core::call::transfer::{self, Asked, Effect, Input, Miss, Way};
 use sauti_core::ids::CallId;
 use sauti_core::media::frame::{AudioFormat, Frame};
+use sauti_core::pii::Pii;
+use tokio::sync::mpsc;
 
+use super::dialog::Side;
 use super::{CLOSE_WITHIN, CallTask, Done};
 use crate::door::{FarSide, is_whatsapp};
 use crate::house::{HandOn, House};
@@ -28,6 +31,9 @@ const RELAY_MOST: usize = 8;
 /// Silence before the first frame, and before the next one where a leg had run dry: a task that is late by three frames is not
 /// heard.
 const RELAY_CUSHION: usize = 3;
+
+/// Keys that wait to go by INFO: more than anybody presses while one is answered.
+const KEYS: usize = 32;
 
 /// The person's leg in the ledger; the caller's is 0.
 const PERSON: u8 = 1;
@@ -55,6 +61,8 @@ pub(super) struct Person {
     media: (u64, Instant),
     /// They put us on hold: silence is no fault.
     held: bool,
+    /// Keys that go by INFO, one after the other: a later request that overtakes another one would be refused.
+    keys: mpsc::Sender<char>,
 }
 
 /// Something came from the person's leg.
@@ -113,14 +121,18 @@ async fn call_person(house: Arc<House>, to: HandOn, format: AudioFormat) -> Resu
     let opened = tokio::task::spawn_blocking(move || lanes.open_rtp(None, &settings)).await;
     let (leg, opened) = opened.map_err(|_| crate::lanes::OpenError::Bug)??;
     let sip = house.sip.get().ok_or(DialogError::Gone)?;
-    let place = Place {
-        trunk: Arc::from(to.to.trunk.as_str()),
-        target: sauti_core::pii::Pii::new(to.to.target),
-        offer: opened.sdp,
-        from: None,
-    };
+    let place =
+        Place { trunk: Arc::from(to.to.trunk.as_str()), target: Pii::new(to.to.target), offer: opened.sdp, from: None };
     let (dialog, events) = sip.place(place).await?;
-    Ok(Person { dialog, events: Some(events), leg, media: (0, Instant::now()), held: false })
+    let (keys, mut pressed) = mpsc::channel(KEYS);
+    let presses = dialog.clone();
+    tokio::spawn(async move {
+        while let Some(key) = pressed.recv().await {
+            // What is refused or lost is no reason to keep the next one back.
+            presses.info_digit(key).await.ok();
+        }
+    });
+    Ok(Person { dialog, events: Some(events), leg, media: (0, Instant::now()), held: false, keys })
 }
 
 /// Hangs up on the person, and leaves in the ledger what went by on her line.
@@ -209,10 +221,7 @@ impl CallTask {
             }
             Effect::LetPersonGo => {
                 let person = self.transfer.as_mut().and_then(|transfer| transfer.person.take());
-                if let Some(person) = person {
-                    let (house, call) = (Arc::clone(&self.house), self.setup.call_id);
-                    tokio::spawn(async move { let_go(&house, call, &person.dialog).await });
-                }
+                self.let_person_go(person);
             }
             Effect::Back(miss) => self.have_back(miss),
             Effect::Done => {
@@ -220,6 +229,13 @@ impl CallTask {
                 self.transfer_event("done", self.transfer.as_ref().map_or("", |transfer| transfer.way.label()));
                 self.input(CallInput::Concluded(Fault::None));
             }
+        }
+    }
+
+    fn let_person_go(&self, person: Option<Box<Person>>) {
+        if let Some(person) = person {
+            let (house, call) = (Arc::clone(&self.house), self.setup.call_id);
+            tokio::spawn(async move { let_go(&house, call, &person.dialog).await });
         }
     }
 
@@ -301,13 +317,34 @@ impl CallTask {
                     None => self.lose_person("no_answer_sdp"),
                 }
             }
-            DialogEvent::Refused { code, .. } => self.transfer_input(Input::Refused { code }),
+            DialogEvent::Refused { code, .. } => {
+                let values =
+                    [(Field::Stage, "call".into()), (Field::Reason, "refused".into()), (Field::Status, code.into())];
+                self.event(EventName::CallTransfer, Timestamp::now(), &values);
+                self.transfer_input(Input::Refused { code });
+            }
             DialogEvent::Bye | DialogEvent::Cancelled => self.transfer_input(Input::PersonGone),
             DialogEvent::NoAck | DialogEvent::Broken(_) => self.lose_person("dialog_broken"),
             DialogEvent::Reoffer { sdp, reply } => {
-                self.person_reoffer(sdp.as_ref().map(sauti_core::pii::Pii::expose), reply).await;
+                self.person_reoffer(sdp.as_ref().map(Pii::expose), reply).await;
             }
+            DialogEvent::Answered { sdp } => self.person_reoffer_answered(&sdp),
+            DialogEvent::RefreshDue => self.refresh(Side::Person),
             DialogEvent::Dtmf(_) | DialogEvent::Referred { .. } => {}
+        }
+    }
+
+    /// Her line, while there is one.
+    pub(super) fn person_line(&mut self) -> (Option<&mut CallerLink>, Option<&Dialog>) {
+        self.person().map_or((None, None), |person| (Some(&mut person.leg), Some(&person.dialog)))
+    }
+
+    /// Her far end's answer to an offer of ours within the call. A bad one changes nothing.
+    pub(super) fn person_reoffer_answered(&mut self, sdp: &Pii) {
+        let Some(person) = self.person() else { return };
+        if let Ok(agreed) = person.leg.accept_answer(sdp.expose()) {
+            person.held = agreed.held;
+            person.media.1 = Instant::now();
         }
     }
 
@@ -322,7 +359,7 @@ impl CallTask {
         let Some(person) = self.person() else { return };
         let answered = match offer {
             Some(offer) => person.leg.reoffer(offer).map(|(sdp, agreed)| (sdp, agreed.held)),
-            None => Ok((person.leg.make_offer(false).unwrap_or_default(), person.held)),
+            None => person.leg.make_offer(false).map(|sdp| (sdp, person.held)),
         };
         match answered {
             Ok((sdp, held)) => {
@@ -422,17 +459,22 @@ impl CallTask {
         pass(person.leg.frames(), leg.frames(), epoch);
     }
 
-    /// A key that the caller presses while she speaks with a person is for the person's far end; false when nobody takes it.
-    pub(super) fn press_on(&mut self, key: char) -> bool {
-        self.person().is_some_and(|person| person.leg.dial(key.encode_utf8(&mut [0; 4])))
+    /// A key that the caller presses while she speaks with a person is for the person's far end.
+    pub(super) fn press_on(&mut self, key: char) {
+        let Some(person) = self.person() else { return };
+        if !person.leg.dial(key.encode_utf8(&mut [0; 4])) {
+            // A far end that takes no keys in RTP. Beyond the bound they are lost, not memory.
+            person.keys.try_send(key).ok();
+        }
     }
 
     /// The model has the caller back.
     fn have_back(&mut self, miss: Miss) {
         self.house.metrics.transfer("missed");
         self.transfer_event("missed", miss.label());
-        // The leg is over, or is let go here.
-        self.transfer = None;
+        // Whoever refused is gone already; what went by on that line is kept.
+        let person = self.transfer.take().and_then(|transfer| transfer.person);
+        self.let_person_go(person);
         if is_whatsapp(self.setup.door()) && self.text.is_none() {
             let words = &self.house.texts_of(self.setup.language).nobody_free;
             self.text = self.house.text(&self.setup, words);

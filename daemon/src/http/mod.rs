@@ -86,6 +86,7 @@ impl Vitals {
         metrics.set_table("store_queue", ledger.queued);
         metrics.set_table("live_calls", ledger.live_calls);
         metrics.set_table("owed_texts", ledger.owed_texts);
+        metrics.set_texts_unknown(ledger.texts_unknown);
         metrics.set_summaries_owed(ledger.owed_summaries);
         metrics.set_ledger(ledger.commits, ledger.lost);
         let sip = self.sip.as_ref().map(Sip::tables).unwrap_or_default();

@@ -118,6 +118,12 @@ impl LegReport {
         metrics.packets("srtp_refused", grown(|report| report.engine.srtp_failures + report.engine.replayed));
         metrics.packets("malformed", grown(|report| report.engine.bad_packets + report.audio.undecodable));
         metrics.packets("up_dropped", grown(|report| report.up_dropped));
+        metrics.packets("other_payload", grown(|report| report.audio.other_payloads));
+        metrics.packets("other_source", grown(|report| report.audio.strangers));
+        metrics.packets("dtmf_refused", grown(|report| report.audio.digits_refused));
+        metrics.packets("not_encoded", grown(|report| report.audio.encode_errors));
+        metrics.packets("early", grown(|report| report.engine.early));
+        metrics.packets("unpolled", grown(|report| report.engine.unpolled));
         let (up, down) = self.rings;
         metrics.depths(
             f64::from(self.audio.jitter.depth_ms),

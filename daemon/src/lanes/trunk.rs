@@ -228,10 +228,12 @@ impl CallerLink {
         Ok((answer, self.agree(before.as_ref(), terms)?))
     }
 
-    /// Makes an offer on a leg that lives; with `hold` the far end is asked to listen only. `None` for a leg of WebRTC.
-    #[must_use]
-    pub fn make_offer(&mut self, hold: bool) -> Option<String> {
-        Some(self.trunk.as_deref_mut()?.negotiation.offer(hold))
+    /// Makes an offer on a leg that lives; with `hold` the far end is asked to listen only.
+    ///
+    /// # Errors
+    /// It is a leg of WebRTC, which is answered once.
+    pub fn make_offer(&mut self, hold: bool) -> Result<String, OpenError> {
+        Ok(self.trunk.as_deref_mut().ok_or(RtpRefusal::NoOffer)?.negotiation.offer(hold))
     }
 
     fn agree(&self, before: Option<&RtpTerms>, terms: RtpTerms) -> Result<Negotiated, OpenError> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sauti_core::ids::CallId;
 use sauti_core::pii::KeyedHash;
+use sauti_core::whatsapp::label::Label;
 use serde_json::Value as Json;
 use tracing::field::{Field as TracingField, FieldSet, Visit};
 use tracing::metadata::{Kind, LevelFilter};
@@ -98,6 +99,12 @@ event_names! {
     CallTransfer = "CALL_TRANSFER" INFO,
     /// The call is over, with outcome and fault.
     CallEnded = "CALL_ENDED" INFO,
+    /// The ledger cannot be written: rows are being lost.
+    LedgerWriteFailed = "LEDGER_WRITE_FAILED" ERROR,
+    /// It is written again.
+    LedgerWritesAgain = "LEDGER_WRITES_AGAIN" INFO,
+    /// At the end its log could not be moved into the file.
+    LedgerCheckpointFailed = "LEDGER_CHECKPOINT_FAILED" WARN,
     /// A SIP trunk was registered, lost, found or refused.
     TrunkChanged = "TRUNK_CHANGED" INFO,
     /// A listener is bound.
@@ -229,6 +236,13 @@ impl From<SafeName> for LogValue {
     }
 }
 
+impl From<&Label> for LogValue {
+    /// A label has been looked at where it came in.
+    fn from(label: &Label) -> Self {
+        Self::Name(SafeName(label.as_str().to_owned()))
+    }
+}
+
 impl From<Duration> for LogValue {
     /// Whole milliseconds; name such a field `…_MS`.
     fn from(duration: Duration) -> Self {
@@ -329,6 +343,8 @@ fields! {
     Status = STATUS,
     /// Code of the far end's error.
     Code = CODE,
+    /// What the far end's support finds a request by.
+    Trace = TRACE,
     /// What to do about it.
     Remedy = REMEDY,
     /// Which try it was, from 1.
@@ -584,4 +600,4 @@ static LIBRARY_ERROR_SITE: LibrarySite = LibrarySite(&LIBRARY_ERROR);
 
 #[cfg(test)]
 #[path = "logging_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -20,7 +20,7 @@ const CANARIES: [&str; 8] = [
 ];
 
 /// Runs `work` with a log of its own and returns the lines.
-fn logged(work: impl FnOnce()) -> Vec<String> {
+pub(crate) fn logged(work: impl FnOnce()) -> Vec<String> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let writer = Arc::clone(&lines);
     let sink = Sink::Lines(Box::new(move |line| writer.lock().unwrap().push(line.to_owned())));

@@ -93,6 +93,7 @@ pub struct Metrics {
     reservoir_depth: Histogram,
     ring_depth: Latency,
     texts: Family<Kind, Counter>,
+    texts_unknown: Gauge,
     summaries: Family<Kind, Counter>,
     summaries_owed: Gauge,
     tick_late: Gauge<f64, AtomicU64>,
@@ -270,6 +271,12 @@ impl Metrics {
         );
         let texts = Family::<Kind, Counter>::default();
         registry.register("texts", "Text messages owed to callers, by what became of them", texts.clone());
+        let texts_unknown = Gauge::default();
+        registry.register(
+            "texts_unknown",
+            "Text messages of which nobody knows whether they were sent",
+            texts_unknown.clone(),
+        );
         let summaries = Family::<Kind, Counter>::default();
         registry.register("summaries", "Summaries of calls, by what became of each try", summaries.clone());
         let summaries_owed = Gauge::default();
@@ -340,6 +347,7 @@ impl Metrics {
             reservoir_depth,
             ring_depth,
             texts,
+            texts_unknown,
             summaries,
             summaries_owed,
             tick_late,
@@ -497,6 +505,11 @@ impl Metrics {
     /// A try to summarise a call ended.
     pub fn summary(&self, kind: &'static str) {
         self.summaries.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Texts that a crash or a broken answer left in doubt; they are not sent again.
+    pub fn set_texts_unknown(&self, texts: u64) {
+        self.texts_unknown.set(i64::try_from(texts).unwrap_or(i64::MAX));
     }
 
     /// Calls whose summary is still to be asked for.

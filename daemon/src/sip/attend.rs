@@ -18,7 +18,7 @@ use sauti_core::sip::timer::{self, Agreed, Due};
 use tokio::sync::mpsc;
 
 use super::desk::{self, Desk};
-use super::dialog::{Broken, DialogEvent, Line, Reply, asked, respond, retry_after};
+use super::dialog::{Broken, DialogError, DialogEvent, Line, Reply, asked, respond, retry_after};
 use super::{read, wire};
 
 /// First and longest wait for a PRACK before the 180 is sent again (RFC 3262 §3), and when that ends.
@@ -36,10 +36,21 @@ pub(super) struct Attended {
     pub(super) delayed: bool,
 }
 
+/// How far a dialog has come.
+#[derive(Default)]
+struct Course {
+    /// The 200 was acknowledged, or theirs came.
+    stands: bool,
+    /// Whether the far end says that it knows no UPDATE.
+    no_update: bool,
+    /// The re-INVITE without an offer that is being answered, by its CSeq: its ACK brings the answer to ours.
+    without_offer: Option<u32>,
+}
+
 impl Attended {
     /// Runs until the dialog is over, then takes it out of every table.
     pub(super) async fn run(self, mut states: DialogStateReceiver, events: mpsc::Sender<DialogEvent>) {
-        let mut stands = false;
+        let mut course = Course::default();
         loop {
             let due = self.line.timer(|timer| timer.as_ref().map(|timer| timer.deadline().0));
             tokio::select! {
@@ -48,7 +59,7 @@ impl Attended {
                         self.over(&reason, &events).await;
                         break;
                     }
-                    Some(state) => self.state(state, &mut stands, &events).await,
+                    Some(state) => self.state(state, &mut course, &events).await,
                     None => break,
                 },
                 () = self.line.bell.notified() => {}
@@ -56,7 +67,7 @@ impl Attended {
                     tell(&events, DialogEvent::Broken(Broken::Silent)).await;
                     break;
                 }
-                () = at(due), if stands => self.timer_due(&events).await,
+                () = at(due), if course.stands => self.timer_due(&course, &events).await,
             }
         }
         let id = self.dialog.id();
@@ -66,23 +77,31 @@ impl Attended {
         self.desk.leave(&self.call_id);
     }
 
-    async fn state(&self, state: DialogState, stands: &mut bool, events: &mpsc::Sender<DialogEvent>) {
+    async fn state(&self, state: DialogState, course: &mut Course, events: &mpsc::Sender<DialogEvent>) {
         match state {
-            DialogState::Early(_, response) if self.dialog.role() == TransactionRole::Client && !*stands => {
+            DialogState::Early(_, response) if self.dialog.role() == TransactionRole::Client && !course.stands => {
                 tell(events, DialogEvent::Ringing { sdp: body(&response.body) }).await;
             }
-            DialogState::Confirmed(_, response) if !*stands => {
-                *stands = true;
+            DialogState::Confirmed(_, response) if !course.stands => {
+                course.stands = true;
                 let sdp = if self.dialog.role() == TransactionRole::Client {
                     self.line.answered(&response);
+                    course.no_update = read::refuses_update(&response);
                     body(&response.body)
                 } else {
+                    course.no_update = read::refuses_update(&self.dialog.initial_request());
                     let ack = self.dialog.last_remote_ack().filter(|_| self.delayed);
                     ack.and_then(|ack| body(&ack.body))
                 };
                 tell(events, DialogEvent::Confirmed { sdp }).await;
             }
-            DialogState::Updated(_, request, handle) => self.reoffer(&request, handle, events).await,
+            DialogState::Confirmed(..) => self.acknowledged(course, events).await,
+            DialogState::Updated(_, request, handle) => {
+                if *request.method() == Method::Invite {
+                    course.without_offer = sequence(&request).filter(|_| body(&request.body).is_none());
+                }
+                self.reoffer(&request, handle, events).await;
+            }
             DialogState::Info(_, request, handle) => {
                 let digit = read::dtmf_of(&request);
                 let code = if digit.is_some() || request.body.is_empty() { 200 } else { 415 };
@@ -104,8 +123,17 @@ impl Attended {
             | DialogState::Trying(_)
             | DialogState::Early(..)
             | DialogState::WaitAck(..)
-            | DialogState::Confirmed(..)
             | DialogState::Terminated(..) => {}
+        }
+    }
+
+    /// The library says so after every request within the dialog: news is the ACK that answers an offer of ours.
+    async fn acknowledged(&self, course: &mut Course, events: &mpsc::Sender<DialogEvent>) {
+        let Some(asked) = course.without_offer else { return };
+        let Some(ack) = self.dialog.last_remote_ack().filter(|ack| sequence(ack) == Some(asked)) else { return };
+        course.without_offer = None;
+        if let Some(sdp) = body(&ack.body) {
+            tell(events, DialogEvent::Answered { sdp }).await;
         }
     }
 
@@ -148,25 +176,23 @@ impl Attended {
         tell(events, DialogEvent::Referred { code, is_final }).await;
     }
 
-    async fn timer_due(&self, events: &mpsc::Sender<DialogEvent>) {
-        let Some((due, header)) = self.line.timer(|timer| {
-            let timer = timer.as_mut()?;
-            Some((timer.due(desk::now())?, timer.header()))
-        }) else {
-            return;
-        };
+    async fn timer_due(&self, course: &Course, events: &mpsc::Sender<DialogEvent>) {
+        let Some(due) = self.line.timer(|timer| timer.as_mut()?.due(desk::now())) else { return };
         match due {
+            Due::Refresh if course.no_update => tell(events, DialogEvent::RefreshDue).await,
             Due::Refresh => {
-                let headers = vec![
-                    Header::SessionExpires(header.write().into()),
-                    Header::Supported("timer".into()),
-                    Header::Allow(wire::ALLOW.into()),
-                ];
-                let (dialog, line) = (self.dialog.clone(), Arc::clone(&self.line));
+                let mut headers = self.line.renewing();
+                headers.push(Header::Allow(wire::ALLOW.into()));
+                let (dialog, line, events) = (self.dialog.clone(), Arc::clone(&self.line), events.clone());
                 // not awaited here: while it is under way, the far end may hang up
                 tokio::spawn(async move {
-                    if let Ok(response) = asked(dialog.update(Some(headers), None)).await {
-                        line.answered(&response);
+                    match asked(dialog.update(Some(headers), None)).await {
+                        Ok(response) => line.answered(&response),
+                        Err(DialogError::Refused { code: 405 | 488 | 500 | 501, .. }) => {
+                            tell(&events, DialogEvent::RefreshDue).await;
+                        }
+                        // nobody refreshes: the timer ends the call
+                        Err(_) => {}
                     }
                 });
             }
@@ -215,6 +241,10 @@ async fn at(moment: Option<std::time::Instant>) {
 /// Hands an event to the call; one that has let go of its end hears nothing any more.
 async fn tell(events: &mpsc::Sender<DialogEvent>, event: DialogEvent) {
     events.send(event).await.ok();
+}
+
+fn sequence(request: &Request) -> Option<u32> {
+    request.cseq_header().ok()?.seq().ok()
 }
 
 fn body(bytes: &[u8]) -> Option<Pii> {

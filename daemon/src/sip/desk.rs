@@ -211,9 +211,16 @@ impl Desk {
 
     /// Whether a message may go on to the library's transactions.
     fn passes(&self, message: &SipMessage, source: IpAddr, transport: Transport) -> Result<(), Refused> {
+        let forged = |call_id: &str| {
+            let call = self.live(call_id);
+            call.is_some_and(|live| self.with_peers(|peers| !peers.is_from(live.peer, source, transport)))
+        };
         let SipMessage::Request(request) = message else {
-            // answers find their transaction by a branch that only its peer has seen; a stranger's never gets here
-            return Ok(());
+            // a stranger's never gets here, another peer's would have to know a branch that only the right one has seen,
+            // and on a stream it comes from whom we asked there, whatever the name stands for by now
+            let forged =
+                transport == Transport::Udp && message.call_id_header().is_ok_and(|call_id| forged(call_id.value()));
+            return if forged { Err(Refused::UnknownSource) } else { Ok(()) };
         };
         let user = read::user_of(request.uri());
         match self.with_peers(|peers| peers.peer_of(source, transport, user.as_deref())) {
@@ -229,8 +236,7 @@ impl Desk {
         }
         let within = read::has_to_tag(request) || matches!(request.method(), Method::Ack | Method::Cancel);
         if within {
-            let call = request.call_id_header().ok().and_then(|call_id| self.live(call_id.value()));
-            let forged = call.is_some_and(|live| self.with_peers(|peers| !peers.is_from(live.peer, source, transport)));
+            let forged = request.call_id_header().is_ok_and(|call_id| forged(call_id.value()));
             return if forged { Err(Refused::UnknownSource) } else { Ok(()) };
         }
         // INVITEs have a limit of their own and are told about it

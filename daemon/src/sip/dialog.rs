@@ -65,6 +65,14 @@ pub enum DialogEvent {
         /// How to answer.
         reply: Reply,
     },
+    /// The answer to the offer that went out with our 200 to a re-INVITE: it came in the ACK (RFC 3261 §14.2).
+    Answered {
+        /// Their answer.
+        sdp: Pii,
+    },
+    /// The session is to be refreshed, and the far end knows no UPDATE: [`Dialog::reinvite`] with what is in force
+    /// (RFC 4028 §7.4).
+    RefreshDue,
     /// A key, by INFO.
     Dtmf(char),
     /// How a REFER of ours goes on (RFC 3515).
@@ -291,6 +299,14 @@ impl Line {
         }
     }
 
+    /// What a request of ours says that refreshes the session: nothing where no timer runs.
+    pub(super) fn renewing(&self) -> Vec<Header> {
+        let header = self.timer(|timer| timer.as_ref().map(SessionTimer::header));
+        let headers =
+            |header: SessionExpires| [Header::SessionExpires(header.write().into()), Header::Supported("timer".into())];
+        header.into_iter().flat_map(headers).collect()
+    }
+
     /// Takes up what a 2xx to a request of ours says.
     pub(super) fn answered(&self, response: &Response) {
         if self.is_whatsapp {
@@ -445,16 +461,18 @@ impl Dialog {
         }
     }
 
-    /// Offers anew within the dialog; their answer.
+    /// Offers anew within the dialog, which refreshes a session timer too; their answer.
     ///
     /// # Errors
     ///
-    /// Towards WhatsApp never; else when it is refused or not answered. The session goes on as it was.
+    /// Towards WhatsApp never; else when it is refused or not answered; with 491 where theirs was under way. The session
+    /// goes on as it was.
     pub async fn reinvite(&self, sdp: &str) -> Result<Pii, DialogError> {
         self.not_whatsapp()?;
         let body = Some(sdp.as_bytes().to_vec());
-        let asking = self.inner.dialog.reinvite_with_glare_retry(Some(with_sdp()), body, 3);
-        let response = asked(asking).await?;
+        let mut headers = with_sdp();
+        headers.extend(self.inner.line.renewing());
+        let response = asked(self.inner.dialog.reinvite(Some(headers), body)).await?;
         self.inner.line.answered(&response);
         Ok(Pii::new(String::from_utf8_lossy(&response.body).into_owned()))
     }

@@ -153,6 +153,11 @@ pub(super) fn value(message: &impl HasHeaders, name: &str) -> Option<String> {
     (!values.is_empty()).then(|| values.join(", "))
 }
 
+/// Whether a far end says what it knows, and UPDATE is not among it.
+pub(super) fn refuses_update(message: &impl HasHeaders) -> bool {
+    value(message, "Allow").is_some_and(|known| !known.split(',').any(|method| method.trim() == "UPDATE"))
+}
+
 /// The user part of a URI, without its parameters.
 ///
 /// The library takes a `;` within the user part for the end of the host, and Meta writes

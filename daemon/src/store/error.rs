@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use sauti_core::ids::CallId;
 
+use crate::obs::logging::{Field, LogValue};
+
 /// An error of the ledger. Cheap to clone: all who took part in a failed transaction get the same one.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -132,5 +134,14 @@ impl StoreError {
             Self::Newer { .. } => "newer",
             _ => "ledger",
         }
+    }
+
+    /// What the log says of it: fixed words.
+    pub(crate) fn fields(&self) -> Vec<(Field, LogValue)> {
+        let mut values = vec![(Field::Stage, "ledger".into()), (Field::Reason, self.label().into())];
+        if let Self::Sqlite { doing, remedy, .. } = self {
+            values.extend([(Field::Condition, (*doing).into()), (Field::Remedy, (*remedy).into())]);
+        }
+        values
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::StoreError;
 use super::seal::Sealer;
 use super::{Admitted, Ended, OwedSummary, Seen};
+use crate::obs::logging::{EventName, Field, log_event};
 
 /// Most commands in one transaction: keeps the first of them from waiting for a long tail.
 const BATCH: usize = 512;
@@ -211,7 +212,7 @@ pub(crate) fn run(mut ledger: Ledger, mut queue: mpsc::Receiver<Command>, gauges
     let path = ledger.path.clone();
     if let Err(error) = ledger.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
         let error = StoreError::sqlite(&path, "move its log into the file", &error);
-        tracing::warn!(EVENT = "LEDGER_CHECKPOINT_FAILED", %error, "the ledger's log stays beside it");
+        log_event(EventName::LedgerCheckpointFailed, None, &error.fields());
     }
     drop(ledger);
     if let Some(reply) = closing {
@@ -301,10 +302,12 @@ fn report(gauges: &Gauges, outcomes: &[Held], failure: Option<&StoreError>) {
     gauges.lost.fetch_add(lost, Ordering::Relaxed);
     if let Some(error) = reason {
         if !gauges.failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(EVENT = "LEDGER_WRITE_FAILED", %error, lost, "rows are being lost");
+            let mut values = error.fields();
+            values.push((Field::Count, lost.into()));
+            log_event(EventName::LedgerWriteFailed, None, &values);
         }
     } else if gauges.failing.swap(false, Ordering::Relaxed) {
-        tracing::info!(EVENT = "LEDGER_WRITES_AGAIN", "the ledger is written again");
+        log_event(EventName::LedgerWritesAgain, None, &[]);
     }
 }
 
@@ -493,5 +496,32 @@ fn refuse(command: Command) -> Held {
         Command::Panic => unattended(Ok(())),
         #[cfg(test)]
         Command::Sql { reply, .. } => never(reply),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::obs::logging::tests::logged;
+
+    #[test]
+    fn rows_that_are_lost_are_told_once_with_what_to_do() {
+        let error = StoreError::Sqlite {
+            path: "/var/lib/sauti/ledger.db".into(),
+            doing: "write to it",
+            reason: "database or disk is full".to_owned(),
+            remedy: "free space on its file system",
+        };
+        let gauges = Gauges::default();
+        let lines = logged(|| {
+            for failure in [Some(&error), Some(&error), None, None] {
+                report(&gauges, &[], failure);
+            }
+        });
+        let lines: Vec<serde_json::Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let names: Vec<_> = lines.iter().map(|line| line["EVENT"].as_str().unwrap()).collect();
+        assert_eq!(names, ["LEDGER_WRITE_FAILED", "LEDGER_WRITES_AGAIN"]);
+        assert_eq!((&lines[0]["REASON"], &lines[0]["level"]), (&"sqlite".into(), &"ERROR".into()));
+        assert_eq!(lines[0]["REMEDY"], "free space on its file system");
     }
 }

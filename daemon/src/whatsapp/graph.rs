@@ -157,5 +157,6 @@ pub fn graph_error_fields(error: &GraphError) -> Vec<(Field, LogValue)> {
     ];
     values.extend(error.http.map(|http| (Field::Status, http.into())));
     values.extend(error.code.map(|code| (Field::Code, code.into())));
+    values.extend(error.trace.as_ref().map(|trace| (Field::Trace, trace.into())));
     values
 }

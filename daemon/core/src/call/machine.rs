@@ -71,10 +71,10 @@ pub enum Input {
     Held(bool),
     /// The door did what was asked, or did not.
     Door(Action, DoorVerdict),
-    /// The far side ended the call; `failed` when it calls that a failure.
+    /// The far side ended the call.
     Terminated {
-        /// The far side's client or relay gave the call up.
-        failed: bool,
+        /// Whose fault it was, where the far side calls that a failure: the media never came up, or broke.
+        failure: Option<Fault>,
     },
     /// The model's session is configured.
     ModelReady,
@@ -297,7 +297,7 @@ impl Call {
             Input::MediaSeen => self.media_seen(now, out),
             Input::MediaBye => {
                 if self.limits.door.ends_with_media() {
-                    self.caller_gone(false, out);
+                    self.caller_gone(None, out);
                 }
             }
             Input::Held(held) => {
@@ -306,7 +306,7 @@ impl Call {
                 self.media_seen = now;
             }
             Input::Door(action, verdict) => self.door(now, action, verdict, out),
-            Input::Terminated { failed } => self.caller_gone(failed, out),
+            Input::Terminated { failure } => self.caller_gone(failure, out),
             Input::ModelReady => {
                 let attempt = match self.model {
                     Model::Opening { attempt } | Model::Waiting { attempt, .. } => attempt,
@@ -380,7 +380,7 @@ impl Call {
                 [
                     (!self.held).then(|| (self.media_seen + self.limits.no_media, Timer::NoMedia)),
                     Some((since + self.limits.max_call, Timer::MaxCall)),
-                    (ready && !goodbye_said).then(|| (since + lead, Timer::Goodbye)),
+                    (!goodbye_said && !matches!(self.model, Model::Out)).then(|| (since + lead, Timer::Goodbye)),
                     model,
                 ]
             }
@@ -533,12 +533,12 @@ impl Call {
         }
     }
 
-    fn caller_gone(&mut self, failed: bool, out: &mut Vec<Effect>) {
+    fn caller_gone(&mut self, failure: Option<Fault>, out: &mut Vec<Effect>) {
         let heard = self.milestones.has(Milestone::ConversationStarted);
-        let (outcome, fault) = match (failed, heard) {
-            (true, _) => (Outcome::NoMedia, self.far_side()),
-            (false, true) => (Outcome::Completed, Fault::None),
-            (false, false) => (Outcome::CallerLeftEarly, Fault::Caller),
+        let (outcome, fault) = match (failure, heard) {
+            (Some(fault), _) => (Outcome::NoMedia, fault),
+            (None, true) => (Outcome::Completed, Fault::None),
+            (None, false) => (Outcome::CallerLeftEarly, Fault::Caller),
         };
         self.finish(outcome, fault, out);
     }
@@ -564,7 +564,9 @@ impl Call {
             Timer::Goodbye => {
                 if let Phase::Talking { since, .. } = self.phase {
                     self.phase = Phase::Talking { since, goodbye_said: true };
-                    out.push(Effect::SayGoodbye);
+                    // The model in its own voice; where it is away just then, the box.
+                    let ready = matches!(self.model, Model::Ready { .. });
+                    out.push(if ready { Effect::SayGoodbye } else { Effect::Clip(ClipName::Goodbye) });
                 }
             }
             Timer::MaxCall => self.end_call(Outcome::Limit, Fault::None, false, out),

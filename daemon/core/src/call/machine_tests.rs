@@ -102,7 +102,7 @@ fn a_call_is_accepted_once_both_legs_are_up_and_audio_follows_the_accept() {
     assert!(!world.seen.contains(&Effect::OpenAudio));
     world.input(Input::Door(Action::Accept, DoorVerdict::Done));
     assert!(world.seen.contains(&Effect::OpenAudio));
-    world.input(Input::FirstAudio).input(Input::Terminated { failed: false });
+    world.input(Input::FirstAudio).input(Input::Terminated { failure: None });
     assert_eq!(world.outcome(), Some((Outcome::Completed, Fault::None)));
     assert!(!world.owes_text());
 }
@@ -203,7 +203,7 @@ fn a_first_400_to_the_accept_ends_the_call_with_a_text() {
 #[test]
 fn a_caller_who_leaves_before_hearing_anything_left_early() {
     let mut world = World::ringing();
-    world.input(Input::Terminated { failed: false });
+    world.input(Input::Terminated { failure: None });
     assert_eq!(world.outcome(), Some((Outcome::CallerLeftEarly, Fault::Caller)));
     assert_eq!(world.actions(), [Action::PreAccept], "Meta need not be told");
 }
@@ -213,7 +213,7 @@ fn a_terminate_that_overtakes_the_answer_to_our_accept_lets_no_audio_out() {
     let mut world = World::ringing();
     world.input(Input::LegUp).input(Input::ModelReady);
     assert_eq!(world.actions().last(), Some(&Action::Accept));
-    world.input(Input::Terminated { failed: false }).input(Input::Door(Action::Accept, DoorVerdict::Done));
+    world.input(Input::Terminated { failure: None }).input(Input::Door(Action::Accept, DoorVerdict::Done));
     assert!(!world.seen.contains(&Effect::OpenAudio), "{:?}", world.seen);
     assert_eq!(world.outcome(), Some((Outcome::CallerLeftEarly, Fault::Caller)));
 }
@@ -247,7 +247,7 @@ fn a_session_lost_in_mid_call_is_opened_again_and_the_call_goes_on() {
     world.until(secs(2)).input(Input::ModelLost { refused: false });
     world.until(Duration::from_millis(2_100));
     assert_eq!(world.count(&Effect::OpenModel), 2);
-    world.input(Input::ModelReady).until(secs(4)).input(Input::Terminated { failed: false });
+    world.input(Input::ModelReady).until(secs(4)).input(Input::Terminated { failure: None });
     assert_eq!(world.outcome().map(|(_, fault)| fault), Some(Fault::Caller), "nothing was heard in this story");
     assert!(!world.owes_text());
 }
@@ -307,7 +307,7 @@ fn a_caller_who_hangs_up_during_the_apology_gets_the_text_and_graph_is_not_told(
     let mut world = World::talking();
     world.input(Input::ModelLost { refused: true });
     let before = world.actions().len();
-    world.input(Input::Terminated { failed: false });
+    world.input(Input::Terminated { failure: None });
     assert_eq!(world.outcome(), Some((Outcome::ModelRefused, Fault::Operator)));
     assert!(world.owes_text());
     assert_eq!(world.actions().len(), before);
@@ -357,6 +357,20 @@ fn a_goodbye_is_spoken_before_the_limit_and_the_call_ends_when_it_was_played() {
 }
 
 #[test]
+fn where_the_model_is_away_at_the_end_the_box_says_goodbye_itself() {
+    let mut world = World::talking();
+    for second in (10..885).step_by(10) {
+        world.until(secs(second)).input(Input::MediaSeen);
+    }
+    world.until(secs(886)).input(Input::ModelLost { refused: false }).until(secs(888));
+    assert!(world.seen.contains(&Effect::Clip(ClipName::Goodbye)) && !world.seen.contains(&Effect::SayGoodbye));
+    world.until(secs(891)).input(Input::ClipOver);
+    assert_eq!(world.outcome(), None, "the model may come back, and the limit is the limit");
+    world.input(Input::MediaSeen).until(secs(900));
+    assert_eq!(world.outcome(), Some((Outcome::Limit, Fault::None)));
+}
+
+#[test]
 fn nothing_comes_out_after_the_end() {
     let mut world = World::talking();
     world.input(Input::HangUp);
@@ -364,7 +378,7 @@ fn nothing_comes_out_after_the_end() {
     for input in [
         Input::LegUp,
         Input::ModelReady,
-        Input::Terminated { failed: true },
+        Input::Terminated { failure: Some(Fault::Whatsapp) },
         Input::Door(Action::Accept, DoorVerdict::Done),
         Input::Drain,
         Input::Timer,
@@ -413,7 +427,7 @@ fn a_goodbye_in_rtcp_does_not_end_a_call_that_has_a_bye_of_its_own() {
     world.input(Input::LegUp).input(Input::ModelReady).input(Input::Door(Action::Accept, DoorVerdict::Done));
     world.input(Input::MediaBye);
     assert_eq!(world.outcome(), None);
-    world.input(Input::Terminated { failed: false });
+    world.input(Input::Terminated { failure: None });
     assert!(world.outcome().is_some());
 }
 

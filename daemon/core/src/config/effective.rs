@@ -142,6 +142,7 @@ impl Config {
         page.text("summary_pii", if self.agent.summary_keeps_pii { "keep" } else { "replace" });
         for (language, texts) in &self.agent.texts {
             page.table(&format!("[agent.{}]", Language::code(*language)));
+            page.optional("notice", texts.notice.as_ref());
             page.text("greeting", &texts.greeting);
             page.text("one_moment", &texts.one_moment);
             page.text("still_there", &texts.still_there);

@@ -29,7 +29,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 pub use self::fallback::Fallback;
-pub use self::trunk::{Codec, HostPort, ONLY_AGENT, Sip, Srtp, Transport, Trunk, TrunkRoute, WHATSAPP_TRUNK};
+pub use self::trunk::{
+    Codec, HostPort, ONLY_AGENT, Sip, Srtp, Transport, Trunk, TrunkRoute, WHATSAPP_TRUNK, password_name,
+};
 use crate::call::cost::PriceTable;
 use crate::call::transfer::Way;
 use crate::media::floor::BargeIn;
@@ -441,6 +443,9 @@ pub struct Agent {
 /// `[agent.en]` and its sisters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Texts {
+    /// Spoken ahead of the greeting, word for word, where callers have to be told something (that a call is recorded,
+    /// say). The caller hears both out: they are neither paused nor cut off.
+    pub notice: Option<String>,
     /// Spoken first, word for word.
     pub greeting: String,
     /// Spoken when an answer takes long or the session with the model is opened again.

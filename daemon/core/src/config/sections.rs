@@ -399,6 +399,7 @@ fn agent(context: &Context<'_, '_>, section: Section<'_, '_>) -> Agent {
         let built_in = texts::of(language);
         let say = |key, built_in: String| table.read_or(key, |value| values::words(value, 1_000), || built_in).value;
         let texts = Texts {
+            notice: table.read_or("notice", |value| values::words(value, 1_000).map(Some), || built_in.notice).value,
             greeting: say("greeting", built_in.greeting),
             one_moment: say("one_moment", built_in.one_moment),
             still_there: say("still_there", built_in.still_there),

@@ -57,6 +57,7 @@ pub(super) fn of(language: Language) -> Texts {
         ],
     };
     Texts {
+        notice: None,
         greeting: greeting.to_owned(),
         one_moment: one_moment.to_owned(),
         still_there: still_there.to_owned(),

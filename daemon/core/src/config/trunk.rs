@@ -179,7 +179,9 @@ impl Trunk {
     }
 }
 
-fn password_name(trunk: &str) -> String {
+/// The secret that holds the password of the trunk of this name.
+#[must_use]
+pub fn password_name(trunk: &str) -> String {
     format!("trunk_{}_password", trunk.replace('-', "_").to_ascii_lowercase())
 }
 

@@ -389,9 +389,13 @@ impl World {
         self.look_at_the_end();
         // What comes late comes to nobody: a late webhook, a late answer, a late timer.
         self.now = self.now.after(FRAME);
-        for late in
-            [Input::Terminated { failed: true }, Input::MediaSeen, Input::ModelReady, Input::Drain, Input::Timer]
-        {
+        for late in [
+            Input::Terminated { failure: Some(Fault::Whatsapp) },
+            Input::MediaSeen,
+            Input::ModelReady,
+            Input::Drain,
+            Input::Timer,
+        ] {
             self.call.handle(self.now.mono, late, &mut self.effects);
         }
         self.watch.after_end |= !self.effects.is_empty();

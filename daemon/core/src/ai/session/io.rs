@@ -1,5 +1,7 @@
 //! What goes into a session and what comes out of it.
 
+use std::time::Duration;
+
 use crate::ai::client::{ClientEvent, SessionUpdate};
 use crate::ai::events::{EventError, ResponseStatus};
 use crate::ai::verdict::{Code, ErrorClass, Failure};
@@ -173,6 +175,8 @@ pub struct Turn {
     pub text: Pii,
     /// The agent was cut off.
     pub interrupted: bool,
+    /// How much of it the caller heard, where it was cut off.
+    pub heard: Option<Duration>,
 }
 
 /// Something that is counted and otherwise changes nothing.

@@ -70,7 +70,8 @@ impl Session {
         let keys = std::mem::take(&mut self.keys);
         let Some(began) = keys.began else { return };
         let told = format!("[the caller pressed {} on the telephone; do not read it out]", keys.entered.expose());
-        let turn = |text: String| Turn { who: Speaker::Caller, began, text: Pii::new(text), interrupted: false };
+        let turn =
+            |text: String| Turn { who: Speaker::Caller, began, text: Pii::new(text), interrupted: false, heard: None };
         // A connection that has to be made anew is told as well; the ledger is not.
         self.recap.note(&turn(told.clone()));
         out.push(Effect::Turn(turn(format!("[keys: {}]", keys.count))));

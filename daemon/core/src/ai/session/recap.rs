@@ -72,7 +72,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
     fn turn(text: &str) -> Turn {
         let began = Now { mono: Instant::now(), wall: Timestamp::UNIX_EPOCH };
-        Turn { who: Speaker::Caller, began, text: Pii::new(text), interrupted: false }
+        Turn { who: Speaker::Caller, began, text: Pii::new(text), interrupted: false, heard: None }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Who said what, as heard: the caller's words as they were transcribed, the agent's as far as they were played.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::{Speaker, Turn};
 use crate::ai::events::{MAX_WORDS, Place};
@@ -67,7 +68,7 @@ impl Transcripts {
         }
         let mut kept = String::new();
         push_capped(&mut kept, text);
-        Some(Turn { who: Speaker::Caller, began: caller.began, text: Pii::new(kept), interrupted: false })
+        Some(Turn { who: Speaker::Caller, began: caller.began, text: Pii::new(kept), interrupted: false, heard: None })
     }
 
     fn agent(&mut self, response: u64, item_id: &str, content_index: u32) -> &mut Agent {
@@ -209,8 +210,9 @@ impl Transcripts {
                 None => agent.text.trim(),
             };
             if let (false, Some(began)) = (text.is_empty(), agent.began) {
-                let interrupted = agent.cut.is_some();
-                self.ready.push_back(Turn { who: Speaker::Agent, began, text: Pii::new(text), interrupted });
+                let heard = agent.cut.map(|(heard_ms, _)| Duration::from_millis(heard_ms));
+                let (text, interrupted) = (Pii::new(text), heard.is_some());
+                self.ready.push_back(Turn { who: Speaker::Agent, began, text, interrupted, heard });
             }
         }
     }

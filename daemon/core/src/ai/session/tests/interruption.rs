@@ -180,6 +180,7 @@ fn the_end_writes_down_what_was_heard_until_then() {
             began: scene.now,
             text: Pii::new("one two three four"),
             interrupted: true,
+            heard: Some(Duration::from_millis(400)),
         })]
     );
     scene.speech("item_2");
